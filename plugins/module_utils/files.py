@@ -1,0 +1,153 @@
+# Copyright: (c) 2026, Worklog Maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The one way to replace a file: atomically, with its owner, mode, ACL and extended attributes, and back again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Mapping
+
+#: Where copies of replaced files go. Not beside the file: a directory such as conf.d would read them.
+BACKUP_ROOT = "/var/backups/worklog-maintenance"
+
+
+class FileError(Exception):
+    """A file that could not be read or replaced; the file itself is as it was."""
+
+
+def read(path: str) -> bytes:
+    """Return the content of a file.
+
+    :raises FileError: when it cannot be read.
+    """
+    try:
+        with open(path, "rb") as stream:
+            return stream.read()
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror}") from error
+
+
+def replace(path: str, content: bytes, *, expected: bytes | None = None, mode: int = 0o644) -> None:
+    """Replace the content of a file in one step: a reader sees the old or the new content, never a part.
+
+    A symbolic link stays, the file it names is replaced. Owner, group, mode, ACL and extended attributes of an
+    existing file are kept; a hard link to it keeps the old content.
+
+    :param path: the file, or a link to it.
+    :param content: the new content.
+    :param expected: what the file is believed to contain now.
+    :param mode: permissions of a file that does not exist yet.
+    :raises FileError: when it cannot be written, or does not contain what was expected. Nothing is changed then.
+    """
+    target = os.path.realpath(path)
+    directory = os.path.dirname(target)
+    temporary = ""
+    try:
+        before = os.stat(target) if os.path.lexists(target) else None
+        if before is not None and not stat.S_ISREG(before.st_mode):
+            raise FileError(f"{target} is not a regular file and is left alone")
+        if expected is not None and (before is None or read(target) != expected):
+            raise FileError(f"{target} was changed by someone else meanwhile; nothing was written, run it again")
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(target)}.", suffix=".new", dir=directory)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            if before is None:
+                os.fchmod(stream.fileno(), mode)
+            else:
+                _copy_attributes(target, before, temporary)
+            os.fsync(stream.fileno())
+        os.replace(temporary, target)
+        temporary = ""
+        sync_directory(directory)
+    except OSError as error:
+        raise FileError(f"cannot replace {target}: {error.strerror or error}; it is as it was") from error
+    finally:
+        if temporary:
+            os.unlink(temporary)
+
+
+def replace_all(changes: Mapping[str, tuple[bytes, bytes]]) -> None:
+    """Replace several files, or none: when one fails, those already replaced get their old content back.
+
+    :param changes: for each path what it contains now and what it shall contain.
+    :raises FileError: when one cannot be replaced; all are as they were, or the message names those that are not.
+    """
+    done: list[str] = []
+    try:
+        for path, (old, new) in changes.items():
+            replace(path, new, expected=old)
+            done.append(path)
+    except FileError:
+        restore_all({path: changes[path][0] for path in done})
+        raise
+
+
+def restore_all(contents: Mapping[str, bytes]) -> None:
+    """Put back what the files contained, trying all of them.
+
+    :raises FileError: naming every file that could not be put back and why.
+    """
+    failures = []
+    for path, content in contents.items():
+        try:
+            replace(path, content)
+        except FileError as error:
+            failures.append(str(error))
+    if failures:
+        raise FileError("not restored: " + "; ".join(failures))
+
+
+def backup(path: str, *, root: str = BACKUP_ROOT, keep: int = 10) -> str:
+    """Copy a file with its owner, mode and attributes below ``root``, and return the path of the copy.
+
+    The copy is named by the file's own path and the time in UTC; the newest ``keep`` copies of a file stay.
+
+    :raises FileError: when it cannot be copied.
+    """
+    source = os.path.realpath(path)
+    directory = os.path.join(root, os.path.dirname(source).lstrip(os.sep))
+    name = os.path.basename(source)
+    copy = os.path.join(directory, f"{name}.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.{time.time_ns() % 10**9:09d}")
+    try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        status = os.stat(source)
+        with open(source, "rb") as stream, open(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+            shutil.copyfileobj(stream, out)
+            out.flush()
+            _copy_attributes(source, status, copy)
+            os.fsync(out.fileno())
+        sync_directory(directory)
+        copies = sorted(entry for entry in os.listdir(directory) if _is_copy(entry, name))
+        for entry in copies[: max(0, len(copies) - keep)]:
+            os.unlink(os.path.join(directory, entry))
+    except OSError as error:
+        raise FileError(f"cannot keep a copy of {source} in {directory}: {error.strerror}") from error
+    return copy
+
+
+def sync_directory(path: str) -> None:
+    """Make a rename in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _copy_attributes(source: str, status: os.stat_result, target: str) -> None:
+    if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
+        os.chown(target, status.st_uid, status.st_gid)
+    shutil.copystat(source, target)  # mode, ACL and extended attributes (both are xattrs on Linux)
+    os.utime(target)
+
+
+def _is_copy(entry: str, name: str) -> bool:
+    stamp = entry[len(name) + 1 :].split(".")
+    return entry.startswith(name + ".") and len(stamp) == 2 and stamp[0][8:9] == "T" and stamp[1].isdigit()

@@ -1,0 +1,81 @@
+# Copyright: (c) 2026, Worklog Maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The trace that every maintenance run leaves: one JSON object a line, appended under a lock and synced to disk."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+#: Where the records of a host are kept.
+PATH = "/var/log/worklog-maintenance/records.jsonl"
+
+#: Version of the fields of a record.
+SCHEMA = 1
+
+
+class RecordError(Exception):
+    """The record could not be written."""
+
+
+def append(path: str, record: Mapping[str, Any], *, timeout: float = 10.0) -> None:
+    """Append one record and return when it is on disk.
+
+    A line that a crash left unfinished is closed first, so that it spoils itself and nothing after it.
+
+    :param path: the file; it is created with mode 0640 and its directory with 0750.
+    :param record: what to write; must be representable as JSON.
+    :param timeout: seconds to wait for another writer.
+    :raises RecordError: when it cannot be written or the lock is not free in time.
+    """
+    line = json.dumps(record, ensure_ascii=False, sort_keys=True).encode("utf-8", "backslashreplace") + b"\n"
+    try:
+        os.makedirs(os.path.dirname(path) or ".", mode=0o750, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        try:
+            _lock(descriptor, path, timeout)
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                line = b"\n" + line
+            written = os.write(descriptor, line)
+            if written != len(line):
+                os.ftruncate(descriptor, size)
+                raise RecordError(f"cannot write a record to {path}: the file system is full")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise RecordError(f"cannot write a record to {path}: {error.strerror}") from error
+
+
+def read(path: str) -> Iterator[dict[str, Any]]:
+    """Yield the records of a file, oldest first; lines that a crash left unfinished are passed over.
+
+    :raises FileNotFoundError: when there is no such file.
+    """
+    with open(path, encoding="utf-8", errors="replace") as stream:
+        for line in stream:
+            try:
+                value = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(value, dict):
+                yield value
+
+
+def _lock(descriptor: int, path: str, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise RecordError(f"cannot write a record to {path}: it is locked by another process") from None
+            time.sleep(0.05)
