@@ -1,0 +1,102 @@
+# Copyright: (c) 2026, Worklog Maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Holds variables against a role's argument specification, for all hosts of a play in one task."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.plugins.action import ActionBase
+
+ROLES = Path(__file__).resolve().parents[2] / "roles"
+
+
+class ActionModule(ActionBase):
+    """The whole of M(worklog.maintenance.validate_input)."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Validate and return the hosts, or fail with everything that is wrong."""
+        variables = task_vars or {}
+        result: dict[str, Any] = super().run(tmp, variables)
+        _, arguments = self.validate_argument_spec(
+            argument_spec={"role": {"type": "str"}, "target": {"type": "str"}, "options": {"type": "dict", "default": {}}}
+        )
+        specification = {**(_role_options(arguments["role"]) if arguments["role"] else {}), **arguments["options"]}
+        prefix = f"{arguments['role']}_" if arguments["role"] else None
+        problems: list[str] = []
+        if arguments["target"] is None:
+            hosts = {variables["inventory_hostname"]: variables}
+        else:
+            hosts = {name: variables["hostvars"][name] for name in self._match(arguments["target"], variables)}
+            if not hosts:
+                known = sorted({*variables["groups"], *variables["groups"]["all"]} - {"all", "ungrouped"})
+                problems.append(
+                    f"target: no host of the inventory matches '{arguments['target']}'"
+                    + _suggestion(arguments["target"], known)
+                    + ("" if known else "; the inventory is empty, name it with -i")
+                )
+        for name, values in hosts.items():
+            problems.extend(f"{name}: {problem}" for problem in self._problems(specification, prefix, values))
+        if problems:
+            result.update(failed=True, msg="; ".join(_merge(problems)), problems=problems)
+        else:
+            result.update(changed=False, hosts=list(hosts))
+        return result
+
+    def _match(self, pattern: str, variables: Mapping[str, Any]) -> list[str]:
+        lookup = self._shared_loader_obj.lookup_loader.get(
+            "ansible.builtin.inventory_hostnames", loader=self._loader, templar=self._templar
+        )
+        names: list[str] = lookup.run([pattern], variables=variables)
+        return names
+
+    def _problems(
+        self, specification: Mapping[str, Any], prefix: str | None, variables: Mapping[str, Any]
+    ) -> Iterator[str]:
+        if prefix:
+            for name in sorted(variables):
+                if name.startswith(prefix) and name not in specification and not name.endswith("_result"):
+                    yield f"there is no variable '{name}'{_suggestion(name, list(specification))}"
+        values = {}
+        for name in specification:
+            if name in variables:
+                try:
+                    values[name] = self._templar.template(variables[name])
+                except AnsibleError as error:
+                    yield f"the value of '{name}' cannot be worked out: {error}"
+                    return
+        yield from ArgumentSpecValidator(specification).validate(values).error_messages
+
+
+def _role_options(role: str) -> dict[str, Any]:
+    try:
+        text = (ROLES / role / "meta" / "argument_specs.yml").read_text(encoding="utf-8")
+    except OSError as error:
+        raise AnsibleActionFail(f"role: there is no role '{role}' with an argument specification") from error
+    options: dict[str, Any] = yaml.safe_load(text)["argument_specs"]["main"].get("options", {})
+    return options
+
+
+def _suggestion(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _merge(problems: list[str]) -> list[str]:
+    """Return each problem once, with the hosts that have it in front."""
+    hosts: dict[str, list[str]] = {}
+    for line in problems:
+        host, _, problem = line.partition(": ")
+        hosts.setdefault(problem, []).append(host)
+    return [f"{', '.join(names)}: {problem}" for problem, names in hosts.items()]
