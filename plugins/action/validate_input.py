@@ -30,7 +30,11 @@ class ActionModule(ActionBase):
         variables = task_vars or {}
         result: dict[str, Any] = super().run(tmp, variables)
         _, arguments = self.validate_argument_spec(
-            argument_spec={"role": {"type": "str"}, "target": {"type": "str"}, "options": {"type": "dict", "default": {}}}
+            argument_spec={
+                "role": {"type": "str"},
+                "target": {"type": "str"},
+                "options": {"type": "dict", "default": {}},
+            }
         )
         specification = {**(_role_options(arguments["role"]) if arguments["role"] else {}), **arguments["options"]}
         prefix = f"{arguments['role']}_" if arguments["role"] else None

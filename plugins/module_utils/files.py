@@ -114,11 +114,14 @@ def backup(path: str, *, root: str = BACKUP_ROOT, keep: int = 10) -> str:
     source = os.path.realpath(path)
     directory = os.path.join(root, os.path.dirname(source).lstrip(os.sep))
     name = os.path.basename(source)
-    copy = os.path.join(directory, f"{name}.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.{time.time_ns() % 10**9:09d}")
+    stamp = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.{time.time_ns() % 10**9:09d}"
+    copy = os.path.join(directory, f"{name}.{stamp}")
     try:
+        os.makedirs(root, mode=0o700, exist_ok=True)  # private, whatever is below it
         os.makedirs(directory, mode=0o700, exist_ok=True)
         status = os.stat(source)
-        with open(source, "rb") as stream, open(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+        descriptor = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(source, "rb") as stream, os.fdopen(descriptor, "wb") as out:
             shutil.copyfileobj(stream, out)
             out.flush()
             _copy_attributes(source, status, copy)

@@ -10,9 +10,9 @@ short_description: Refuse a wrong host pattern, a wrong value or a misspelt vari
 description:
   - Reads the argument specification of a role of this collection and holds the variables of one or of many hosts
     against it, on the controller, in one task.
-  - Unlike the check that Ansible makes when a role starts, it also refuses variables that begin with the role's name and
-    that the role does not know, which are otherwise ignored silently, and a host pattern that matches no host, with which
-    a play otherwise ends successfully without having done anything.
+  - Unlike the check that Ansible makes when a role starts, it also refuses variables that begin with the role's name
+    and that the role does not know, which are otherwise ignored silently, and a host pattern that matches no host,
+    with which a play otherwise ends successfully without having done anything.
 options:
   role:
     description:
