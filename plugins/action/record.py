@@ -9,11 +9,10 @@ from __future__ import annotations
 import getpass
 import os
 import platform
-import time
-from datetime import datetime, timezone
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.worklog.maintenance.plugins.plugin_utils.run import run_id, started
 
 
 class ActionModule(ActionBase):
@@ -25,12 +24,10 @@ class ActionModule(ActionBase):
         """Run the module with the run's identifier, its start and its owner."""
         variables = task_vars or {}
         super().run(tmp, variables)
-        started = _started()
-        job = next((str(variables[name]) for name in ("awx_job_id", "tower_job_id") if name in variables), None)
         user = next((str(variables[name]) for name in ("awx_user_name", "tower_user_name") if name in variables), None)
         arguments = {
-            "run_id": f"job-{job}" if job else f"{started:%Y%m%dT%H%M%SZ}-{platform.node()}-{os.getppid()}",
-            "started_at": f"{started:%Y-%m-%dT%H:%M:%SZ}",
+            "run_id": run_id(variables),
+            "started_at": f"{started():%Y-%m-%dT%H:%M:%SZ}",
             "by": user or os.environ.get("SUDO_USER") or getpass.getuser(),
             "controller": platform.node(),
             "host": variables.get("inventory_hostname"),
@@ -39,16 +36,3 @@ class ActionModule(ActionBase):
         return self._execute_module(
             module_name="worklog.maintenance.record", module_args=arguments, task_vars=variables
         )
-
-
-def _started() -> datetime:
-    """Return when the run began: the start of the process that every task's worker descends from."""
-    try:
-        with open(f"/proc/{os.getppid()}/stat", encoding="ascii", errors="replace") as stream:
-            ticks = int(stream.read().rpartition(")")[2].split()[19])
-        with open("/proc/uptime", encoding="ascii") as stream:
-            uptime = float(stream.read().split()[0])
-        began = time.time() - uptime + ticks / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError):  # not Linux
-        began = time.time()
-    return datetime.fromtimestamp(began, timezone.utc)

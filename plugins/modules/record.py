@@ -95,7 +95,7 @@ record:
   type: dict
   sample:
     schema: 1
-    run_id: 20261121T104501Z-3f9c21
+    run_id: control1-18213-5512201
     what: restart
     subject: worklog-api.service
     host: app1

@@ -1,0 +1,68 @@
+# Copyright: (c) 2026, Worklog Maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Tables of findings and records for people who read a terminal or a job's output."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+ORDER = {"critical": 0, "warning": 1, "info": 2, "ok": 3}
+
+
+def findings_table(findings: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the findings as lines of a table, the most severe first."""
+    try:
+        rows = sorted(findings, key=lambda item: ORDER[item["severity"]])
+        cells = [(row["severity"], row.get("host") or "", row["check"], row["message"]) for row in rows]
+    except (KeyError, TypeError) as error:
+        raise AnsibleFilterError(f"findings_table needs a list of findings: {error!r}") from error
+    return _table(("severity", "host", "check", "message"), cells)
+
+
+def records_table(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the records as lines of a table, in the order in which the work ended."""
+    try:
+        rows = sorted(records, key=lambda item: str(item["ended"]))
+        cells = [
+            (
+                str(row["ended"]),
+                str(row["host"]),
+                str(row["what"]),
+                str(row.get("subject") or ""),
+                str(row["result"]),
+                "" if row.get("downtime_seconds") is None else f"{row['downtime_seconds']:.2f} s",
+            )
+            for row in rows
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise AnsibleFilterError(f"records_table needs a list of records: {error!r}") from error
+    return _table(("ended", "host", "what", "subject", "result", "downtime"), cells)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(_width, column)) for column in zip(head, *rows)]
+    lines = [head, ["-" * width for width in widths], *rows]
+    return ["  ".join(_pad(cell, width) for cell, width in zip(line, widths)).rstrip() for line in lines]
+
+
+def _pad(text: str, width: int) -> str:
+    return text + " " * (width - _width(text))
+
+
+def _width(text: str) -> int:
+    """Return how many columns of a terminal a text takes; Chinese characters take two."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+
+
+class FilterModule:
+    """The filters of this file."""
+
+    def filters(self) -> dict[str, Any]:
+        """Return the filters by name."""
+        return {"findings_table": findings_table, "records_table": records_table}

@@ -1,0 +1,40 @@
+# Copyright: (c) 2026, Worklog Maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the controller knows about the run that a task belongs to."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+
+def run_id(variables: Mapping[str, Any]) -> str:
+    """Return the identifier that all tasks of a run share: the job of AWX, or the controller's process."""
+    for name in ("awx_job_id", "tower_job_id"):
+        if name in variables:
+            return f"job-{variables[name]}"
+    return f"{platform.node()}-{os.getppid()}-{_ticks() or 0}"
+
+
+def started() -> datetime:
+    """Return when the run began, in UTC; on a controller that is not Linux, the time of the call."""
+    began = time.time()
+    ticks = _ticks()
+    if ticks is not None:
+        began += ticks / os.sysconf("SC_CLK_TCK") - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return datetime.fromtimestamp(began, timezone.utc)
+
+
+def _ticks() -> int | None:
+    """Return when the process that all workers descend from began, in clock ticks since the boot (proc(5))."""
+    try:
+        with open(f"/proc/{os.getppid()}/stat", encoding="ascii", errors="replace") as stream:
+            return int(stream.read().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
