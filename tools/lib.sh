@@ -19,9 +19,11 @@ apt_install() {
     die "$* is missing and this is not a Debian system. Install it with your package manager, then type the same command again."
   [ "$(id -u)" = 0 ] || die "$* is missing and only root can install it. Type: sudo apt-get install $*"
   say "installing Debian packages: $*"
-  apt-get update -qq || say "apt-get update failed; trying with the package lists that are here"
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o Dpkg::Use-Pty=0 "$@" >/dev/null ||
-    die "apt-get could not install $*. Type: apt-get install $*"
+  (
+    flock 8
+    apt-get update -qq || say "apt-get update failed; trying with the package lists that are here"
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 "$@" >/dev/null
+  ) 8>.cache/apt.lock || die "apt-get could not install $*. Type: apt-get install $*"
 }
 
 # need BINARY PACKAGE : install PACKAGE when BINARY is missing.

@@ -1,0 +1,95 @@
+# Copyright: (c) 2026, Worklog Maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What `make test` does: every step runs, also when an earlier one failed, and a table closes the run.
+
+The lab is built in the background while the steps that do not need it run. Steps that write JUnit reports into
+build/reports count each test; the others count as one.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).resolve().parent.parent
+REPORTS = ROOT / "build" / "reports"
+STEPS = ["lint", "sanity", "unit", "importer", "lab", "molecule", "system"]
+
+
+@dataclass
+class Outcome:
+    """One line of the closing table."""
+
+    step: str
+    status: int
+    seconds: float
+    passed: int
+    failed: int
+    skipped: int
+
+
+def count(step: str, status: int, seconds: float) -> Outcome:
+    """The outcome of a step, from its exit status and the JUnit reports named after it."""
+    passed = failed = skipped = 0
+    for report in REPORTS.glob(f"{step}*.xml"):
+        for suite in ElementTree.parse(report).getroot().iter("testsuite"):
+            bad = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+            left_out = int(suite.get("skipped", 0))
+            failed += bad
+            skipped += left_out
+            passed += int(suite.get("tests", 0)) - bad - left_out
+    if status != 0 and failed == 0:
+        failed += 1
+    elif passed == 0:
+        passed += 1
+    return Outcome(step, status, seconds, passed, failed, skipped)
+
+
+def run(step: str, output: IO[bytes] | None = None) -> Outcome:
+    """Run one step; its output goes to the terminal unless it is told where."""
+    begin = time.monotonic()
+    command = ["make", "--no-print-directory", step]
+    status = subprocess.run(command, cwd=ROOT, check=False, stdout=output, stderr=output).returncode
+    return count(step, status, time.monotonic() - begin)
+
+
+def main() -> int:
+    """Run all steps and print the table; 1 when a step failed."""
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    for old in REPORTS.glob("*.xml"):
+        old.unlink()
+    begin = time.monotonic()
+    log = REPORTS / "lab.log"
+    outcomes = []
+    print(f"##### make lab, in the background (its output: {log.relative_to(ROOT)})", flush=True)
+    with ThreadPoolExecutor(1) as pool, log.open("wb") as output:
+        lab = pool.submit(run, "lab", output)
+        for step in STEPS:
+            print(f"\n##### make {step}", flush=True)
+            if step == "lab":
+                outcomes.append(lab.result())
+                print(log.read_text(encoding="utf-8", errors="replace"), flush=True)
+            else:
+                outcomes.append(run(step))
+
+    print(f"\n{'step':<12}{'result':<10}{'seconds':>8}{'passed':>9}{'failed':>9}{'skipped':>9}")
+    for outcome in outcomes:
+        result = "passed" if outcome.status == 0 else "FAILED"
+        print(
+            f"{outcome.step:<12}{result:<10}{outcome.seconds:>8.0f}"
+            f"{outcome.passed:>9}{outcome.failed:>9}{outcome.skipped:>9}"
+        )
+    print(f"whole run: {time.monotonic() - begin:.0f} s; the lab is still up (make lab-down removes it)")
+    print(f"\n{sum(o.passed for o in outcomes)} passed, {sum(o.failed for o in outcomes)} failed")
+    return 1 if any(outcome.status for outcome in outcomes) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
