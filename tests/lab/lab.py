@@ -31,9 +31,11 @@ import sys
 import tempfile
 import threading
 import time
-import tomllib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator
+from typing import IO, Any, Callable
+
+import tomllib
 
 LAB = Path(__file__).resolve().parent
 CACHE = LAB.parents[1] / ".cache" / "lab"
@@ -74,7 +76,9 @@ def definition() -> tuple[dict[str, dict[str, str]], dict[str, Node]]:
     images = {name: dict(image.get("copy", {})) for name, image in data["images"].items()}
     nodes = {}
     for index, (name, fields) in enumerate(data["nodes"].items()):
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
+        }
         nodes[name] = Node(name=name, index=index, **values)
     return images, nodes
 
@@ -83,6 +87,17 @@ def definition() -> tuple[dict[str, dict[str, str]], dict[str, Node]]:
 
 _print_lock = threading.Lock()
 _begin = time.monotonic()
+_children: set[subprocess.Popen[str]] = set()
+_interrupted = threading.Event()
+
+
+def interrupt(*_: object) -> None:
+    """Signal handler: end the programs under way, so that nothing goes on behind the back of an interrupted run."""
+    _interrupted.set()
+    for child in list(_children):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGTERM)
+    raise KeyboardInterrupt
 
 
 def say(message: str) -> None:
@@ -91,20 +106,34 @@ def say(message: str) -> None:
 
 
 def run(
-    *argv: str | Path, timeout: float = 60, check: bool = True, env: dict[str, str] | None = None, cwd: Path | None = None
+    *argv: str | Path,
+    timeout: float = 60,
+    check: bool = True,
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: IO[bytes] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program and keep its output; with `check` a failure or a timeout is a LabError with its last words."""
     words = [str(word) for word in argv]
     environment = {**os.environ, "LC_ALL": "C", **(env or {})}
-    try:
-        done = subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-            timeout=timeout, env=environment, cwd=cwd,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        if not check:
-            return subprocess.CompletedProcess(words, 124, "", f"no answer within {timeout:.0f} s")
-        raise LabError(f"`{' '.join(words[:6])} …` did not end within {timeout:.0f} s") from error
+    if _interrupted.is_set():
+        raise LabError("interrupted")
+    with subprocess.Popen(
+        words, stdin=stdin or subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        errors="replace", env=environment, cwd=cwd, start_new_session=True,
+    ) as child:  # fmt: skip
+        _children.add(child)
+        try:
+            out, err = child.communicate(timeout=timeout)
+            status = child.returncode
+        except subprocess.TimeoutExpired as error:
+            os.killpg(child.pid, signal.SIGKILL)
+            if check:
+                raise LabError(f"`{' '.join(words[:6])} …` did not end within {timeout:.0f} s") from error
+            status, out, err = 124, "", f"no answer within {timeout:.0f} s"
+        finally:
+            _children.discard(child)
+    done = subprocess.CompletedProcess(words, status, out, err)
     if check and done.returncode:
         output = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
         tail = "\n".join(output.strip().splitlines()[-25:])
@@ -217,8 +246,8 @@ class Images:
             with tempfile.TemporaryFile() as words:
                 tar = ["tar", "--numeric-owner", "-C", str(tree), "-c", "."]
                 with subprocess.Popen(tar, stdout=subprocess.PIPE, stderr=words) as producer:
-                    args = ["docker", "import", "--change", f"LABEL {LABEL}=image", "-", tag]
-                    done = subprocess.run(args, stdin=producer.stdout, capture_output=True, text=True, timeout=600)
+                    args = ("docker", "import", "--change", f"LABEL {LABEL}=image", "-", tag)
+                    done = run(*args, stdin=producer.stdout, timeout=600, check=False)
                 if producer.returncode or done.returncode:
                     docker("rmi", tag, check=False)
                     raise LabError(f"docker import of {release} failed: {done.stderr.strip()}; run it again")
@@ -250,7 +279,7 @@ class Images:
 
     def container(self, image: str, work: Path, env: dict[str, str], *argv: str) -> None:
         """Run a build step in a throw-away container, with this machine's certificates and proxy settings."""
-        args = ["run", "--rm", f"--label={LABEL}=build", f"--volume={work}:/work", "--workdir=/work"]
+        args = ["run", "--rm", "--init", f"--label={LABEL}.build={CACHE}", f"--volume={work}:/work", "--workdir=/work"]
         bundles = [os.environ.get("SSL_CERT_FILE"), os.environ.get("NODE_EXTRA_CA_CERTS"), CA_BUNDLE]
         bundle = next((path for path in bundles if path and Path(path).is_file()), None)
         if bundle:
@@ -320,7 +349,13 @@ class Images:
             packages = pool.submit(self.packages, release)
             made = dict(zip(artefacts, pool.map(self.artefact, artefacts.values()), strict=True))
         base, dockerfile = packages.result(), LAB / "image" / "Dockerfile.node"
-        inputs = [base, dockerfile, folder, json.dumps(copies), *(path.name for path in made.values())]
+        inputs: list[str | Path] = [
+            base,
+            dockerfile,
+            folder,
+            json.dumps(copies),
+            *(path.name for path in made.values()),
+        ]
         inputs += [LAB / source for source in copies if not source.startswith("@")]
 
         def context(directory: Path) -> None:
@@ -344,6 +379,10 @@ class Images:
     def all(self) -> dict[str, str]:
         """Build the images of all nodes, two at a time, and remove ours that nobody needs: {node: tag}."""
         with locked("images"):
+            for left_over in lines("ps", "--all", "--quiet", f"--filter=label={LABEL}.build={CACHE}"):
+                docker("rm", "--force", left_over, check=False)
+            for directory in CACHE.glob("context-*"):
+                remove_tree(directory)
             wanted = sorted({(node.image, node.release) for node in self.nodes})
             with concurrent.futures.ThreadPoolExecutor(4) as pool:
                 tags = dict(zip(wanted, pool.map(lambda pair: self.node(*pair), wanted), strict=True))
@@ -401,9 +440,12 @@ class Copy:
             }
             labels = item["Config"]["Labels"]
             found[labels[f"{LABEL}.node"]] = {
-                "container": item["Name"].lstrip("/"), "state": item["State"]["Status"], "image": item["Config"]["Image"],
-                "spec": labels[f"{LABEL}.spec"], "ports": ports,
-            }  # fmt: skip
+                "container": item["Name"].lstrip("/"),
+                "state": item["State"]["Status"],
+                "image": item["Config"]["Image"],
+                "spec": labels[f"{LABEL}.spec"],
+                "ports": ports,
+            }
         return found
 
     def start(self, node: Node, image: str, nodes: dict[str, Node], subnet: ipaddress.IPv4Network, fresh: bool) -> bool:
@@ -438,10 +480,10 @@ class Copy:
             return f"unit {failed[0] if failed else '?'} failed"
         if state != "running":
             return f"systemd is {state or 'not answering yet'}"
-        for unit in node.units:
-            active = inside("systemctl", "is-active", unit).stdout.strip()
-            if active != "active":
-                return f"unit {unit} is {active}"
+        active = inside("systemctl", "is-active", *node.units).stdout.split() if node.units else []
+        for unit, found in zip(node.units, active, strict=False):
+            if found != "active":
+                return f"unit {unit} is {found}"
         if running.issuperset(node.needs):
             for url in node.urls:
                 answer = inside("curl", "--silent", "--max-time", "5", "--write-out", " (status %{http_code})", url)
@@ -456,7 +498,9 @@ class Copy:
         def until_well(node: Node) -> None:
             while reason := self.trouble(node, running):
                 if time.monotonic() > limit:
-                    raise LabError(f"{self.name(node.name)}: {reason} after {timeout:.0f} s\n{self.journal(node, reason)}")
+                    raise LabError(
+                        f"{self.name(node.name)}: {reason} after {timeout:.0f} s\n{self.journal(node, reason)}"
+                    )
                 time.sleep(0.3)
 
         with concurrent.futures.ThreadPoolExecutor(3) as pool:
@@ -529,7 +573,7 @@ def status(options: argparse.Namespace) -> None:
         return
     if not found:
         print(f"no node of '{options.prefix}' exists; start them with: python3 tests/lab/lab.py up")
-    for name, item in sorted(found.items()):
+    for _, item in sorted(found.items()):
         ports = "  ".join(f"{inner}→127.0.0.1:{outer}" for inner, outer in item["ports"].items())
         print(f"{item['container']:16} {item['state']:9} {item['image']:44} {ports}")
 
@@ -590,14 +634,15 @@ def main() -> int:
     options = parser.parse_args()
     if not re.fullmatch(r"[a-z][a-z0-9]{0,20}", options.prefix):
         parser.error(f"a prefix is a lower-case letter and up to 20 letters or digits, not '{options.prefix}'")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)
     try:
         preflight()
         options.action(options)
-    except LabError as error:
-        print(f"lab: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
+    except (LabError, KeyboardInterrupt) as error:
+        if not _interrupted.is_set():
+            print(f"lab: {error}", file=sys.stderr)
+            return 1
         print("lab: interrupted; run the same command again to go on", file=sys.stderr)
         return 130
     return 0

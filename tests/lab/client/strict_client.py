@@ -137,7 +137,8 @@ def main() -> int:
     options = parser.parse_args()
     tally = Tally()
     threads = [
-        threading.Thread(target=work, args=(options, tally, number), daemon=True) for number in range(options.connections)
+        threading.Thread(target=work, args=(options, tally, number), daemon=True)
+        for number in range(options.connections)
     ]
     for thread in threads:
         thread.start()

@@ -23,8 +23,9 @@ import tempfile
 import threading
 import time
 import urllib.parse
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Iterator
+from typing import Any, BinaryIO
 
 HOME = Path(__file__).resolve().parent
 VERSION = (HOME / "VERSION").read_text(encoding="utf-8").strip()
@@ -272,6 +273,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             size -= len(block)
 
 
+def fatal() -> None:
+    os.write(2, b"FATAL: switched on by crash_after\n")
+    os._exit(3)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="The worklog API of the lab.")
     parser.add_argument("--config", default="/etc/worklog/worklog-api.json")
@@ -291,7 +297,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, server.stop)
     signal.signal(signal.SIGINT, server.stop)
     if flags.get("crash_after"):
-        crash = threading.Timer(flags["crash_after"], lambda: os.write(2, b"FATAL: switched on by crash_after\n") and os._exit(3))
+        crash = threading.Timer(flags["crash_after"], fatal)
         crash.daemon = True
         crash.start()
     print(f"worklog-api {VERSION} listens on {config['listen']}:{config['port']}", flush=True)

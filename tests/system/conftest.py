@@ -1,0 +1,179 @@
+# Copyright: (c) 2026, Worklog Maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The running lab for tests. LAB_PREFIX chooses the copy (default: worklog); what is missing is started.
+
+Traffic goes to ports published on 127.0.0.1 or comes from a node, never to a container's own address.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LAB_PROGRAM = ROOT / "tests" / "lab" / "lab.py"
+
+
+def call(argv: list[str], timeout: float = 180, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program here and keep its output; bytes that are no UTF-8 come through as surrogates."""
+    options.update(capture_output=True, encoding="utf-8", errors="surrogateescape", timeout=timeout)
+    return subprocess.run(argv, check=False, **options)
+
+
+class Client:
+    """A strict client under way in ops1; `result` holds its line of JSON when its block has ended."""
+
+    def __init__(self) -> None:
+        self.result: dict[str, Any] = {}
+
+
+class Lab:
+    """One running copy of the lab."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.clients = 0
+
+    def container(self, node: str) -> str:
+        return f"{self.prefix}-{node}"
+
+    def exec(
+        self, node: str, argv: list[str], timeout: float = 60, check: bool = True, stdin: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run an argument list in a node; a failure shows the program's words unless `check` is false."""
+        command = ["docker", "exec", "--interactive", self.container(node), *argv]
+        done = call(command, input=stdin or "", timeout=timeout)
+        failure = f"{node}: {argv} ended with {done.returncode}: {done.stdout}{done.stderr}"
+        assert done.returncode == 0 or not check, failure
+        return done
+
+    def write(self, node: str, path: str, content: str) -> None:
+        """Write a file in a node (its owner and mode stay when it exists)."""
+        self.exec(node, ["tee", path], stdin=content)
+
+    def read(self, node: str, path: str) -> str:
+        return self.exec(node, ["cat", path]).stdout
+
+    def program(self, *argv: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        """Run lab.py."""
+        return call([sys.executable, str(LAB_PROGRAM), *argv], timeout=timeout)
+
+    def status(self, prefix: str | None = None) -> dict[str, dict[str, Any]]:
+        """What `lab.py status --json` says: {node: {container, state, image, spec, ports}}."""
+        done = self.program("status", "--json", "--prefix", prefix or self.prefix)
+        found: dict[str, dict[str, Any]] = json.loads(done.stdout)
+        return found
+
+    def port(self, node: str, port: int) -> int:
+        """The port on 127.0.0.1 under which a node's port is published."""
+        line = call(["docker", "port", self.container(node), f"{port}/tcp"]).stdout
+        return int(line.split()[0].rpartition(":")[2])
+
+    def request(
+        self, node: str, port: int, path: str, *, host: str = "", method: str = "GET", body: bytes | None = None,
+        headers: dict[str, str] | None = None, timeout: float = 30,
+    ) -> tuple[int, str]:  # fmt: skip
+        """One HTTP request to a published port: status and body."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port(node, port), timeout=timeout)
+        try:
+            connection.request(method, path, body=body, headers={**({"Host": host} if host else {}), **(headers or {})})
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode("utf-8", "replace")
+        finally:
+            connection.close()
+
+    @contextlib.contextmanager
+    def strict_client(self, url: str, *, host: str, seconds: float = 60, **options: object) -> Iterator[Client]:
+        """Send requests from ops1 while the block runs, at most `seconds`; options as of strict_client.py."""
+        self.clients += 1
+        flag = f"/tmp/strict-client-{os.getpid()}-{self.clients}"
+        argv = ["python3", "/opt/lab/strict_client.py", "--url", url, "--host-header", host, "--until-file", flag]
+        argv += ["--seconds", str(seconds)]
+        for name, value in options.items():
+            argv += [f"--{name.replace('_', '-')}", str(value)]
+        client = Client()
+        command = ["docker", "exec", self.container("ops1"), *argv]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                time.sleep(1.0)  # so that it has begun
+                yield client
+                time.sleep(1.0)  # and sees what comes after
+            finally:
+                self.exec("ops1", ["touch", flag])
+                out, err = process.communicate(timeout=seconds + 30)
+                self.exec("ops1", ["rm", "-f", flag])
+        assert process.returncode == 0, err
+        client.result = json.loads(out)
+
+    def playbook(self, playbook: str | Path, *argv: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        """Run ansible-playbook on this copy's inventory."""
+        command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(ROOT / "inventories" / "lab")]
+        environment = {**os.environ, "LAB_PREFIX": self.prefix, "ANSIBLE_NOCOLOR": "1"}
+        return call([*command, str(playbook), *argv], cwd=ROOT, env=environment, timeout=timeout)
+
+    def wait_for(self, node: str, port: int, path: str = "/health", status: int = 200, timeout: float = 30) -> str:
+        """Wait until a published port answers with a status; returns the body."""
+        limit = time.monotonic() + timeout
+        seen: tuple[int, str] | None = None
+        while time.monotonic() < limit:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                seen = self.request(node, port, path, timeout=5)
+                if seen[0] == status:
+                    return seen[1]
+            time.sleep(0.2)
+        raise AssertionError(f"{node}:{port}{path} did not answer {status} within {timeout} s; last: {seen}")
+
+
+class Restore:
+    """Puts nodes back after a test, last change first, also when the test fails."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.steps: list[tuple[str, list[str]]] = []
+
+    def run(self, node: str, argv: list[str]) -> None:
+        """Run a command in a node when the test has ended."""
+        self.steps.append((node, argv))
+
+    def path(self, node: str, path: str) -> None:
+        """Keep a file, link or tree as it is now (or its absence), and put it back when the test has ended."""
+        if self.lab.exec(node, ["test", "-e", path, "-o", "-L", path], check=False).returncode:
+            return self.run(node, ["rm", "-rf", "--", path])
+        kept = f"/var/tmp/restore-{len(self.steps)}"
+        self.lab.exec(node, ["rm", "-rf", kept])
+        self.lab.exec(node, ["cp", "-a", "--", path, kept])
+        self.run(node, ["mv", "--no-target-directory", "--", kept, path])
+        self.run(node, ["rm", "-rf", "--", path])
+
+    def undo(self) -> None:
+        while self.steps:
+            node, argv = self.steps.pop()
+            self.lab.exec(node, argv)
+
+
+@pytest.fixture(scope="session")
+def lab() -> Lab:
+    """The copy named by LAB_PREFIX, with all nodes well."""
+    copy = Lab(os.environ.get("LAB_PREFIX") or "worklog")
+    done = copy.program("up", "--prefix", copy.prefix, "--quiet", timeout=1800)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return copy
+
+
+@pytest.fixture
+def restore(lab: Lab) -> Iterator[Restore]:
+    """Registers what has to be put back after the test."""
+    steps = Restore(lab)
+    yield steps
+    steps.undo()
