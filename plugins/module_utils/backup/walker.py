@@ -19,6 +19,7 @@ class Problem:
     :param damage: true: the backup is damaged; false: it cannot be told (inconclusive).
     :param offset: byte of the stream where it was seen, if it has a place.
     :param advice: what to do next.
+    :param note: true: worth an operator's attention, but no reason to doubt the backup; ``damage`` is ignored.
     """
 
     check: str
@@ -26,6 +27,7 @@ class Problem:
     damage: bool = True
     offset: int | None = None
     advice: str | None = None
+    note: bool = False
 
 
 @dataclass

@@ -1,0 +1,134 @@
+# Copyright: (c) 2026, Worklog Maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The formats that are known: a new one is a file with its walker and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.decoders import (
+    Bzip2Decoder,
+    Decoder,
+    GzipDecoder,
+    XzDecoder,
+)
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.tar import TarWalker, is_header
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.text import (
+    EnvWalker,
+    TextWalker,
+    is_env,
+    is_text,
+)
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.walker import Problem, Walker
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.zstd_frames import MAGIC, ZstdDecoder
+
+#: Bytes that are enough to recognise every format.
+HEAD = 512
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A way to compress one stream.
+
+    :param suffixes: endings of file names, and what the name without compression ends with instead.
+    """
+
+    name: str
+    suffixes: dict[str, str]
+    sniff: Callable[[bytes], bool]
+    decoder: Callable[[], Decoder]
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a stream can hold.
+
+    :param sniff: whether the first bytes are surely of this format.
+    :param walker: makes what follows it, from the path.
+    :param suffixes: endings of file names that promise this format.
+    :param inside: whether members of archives and files of trees are followed: always, or only when ``sniff`` says
+        so, or never.
+    """
+
+    name: str
+    sniff: Callable[[bytes], bool]
+    walker: Callable[[str], Walker]
+    suffixes: tuple[str, ...] = ()
+    inside: str = "never"
+
+
+def _is_bzip2(head: bytes) -> bool:
+    return head[:3] == b"BZh" and head[3:4].isdigit() and head[4:10] in (b"1AY&SY", b"\x17rE8P\x90")
+
+
+def _is_zstd(head: bytes) -> bool:
+    return head[:4] == MAGIC or (head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50)
+
+
+CODECS = (
+    Codec("gzip", {".gz": "", ".tgz": ".tar"}, lambda head: head[:3] == b"\x1f\x8b\x08", GzipDecoder),
+    Codec("xz", {".xz": "", ".txz": ".tar"}, lambda head: head[:6] == b"\xfd7zXZ\0", XzDecoder),
+    Codec("bzip2", {".bz2": "", ".tbz2": ".tar", ".tbz": ".tar"}, _is_bzip2, Bzip2Decoder),
+    Codec("zstd", {".zst": "", ".tzst": ".tar"}, _is_zstd, ZstdDecoder),
+)
+
+FORMATS = (
+    Format("tar", lambda head: is_header(head[:512]), lambda path: TarWalker(), (".tar",)),
+    Format("env", is_env, lambda path: EnvWalker()),
+    Format("text", is_text, lambda path: TextWalker()),
+)
+
+NAMES = tuple(entry.name for entry in FORMATS)
+
+
+def codec_of(head: bytes) -> Codec | None:
+    """Return how a stream that begins so is compressed."""
+    return next((codec for codec in CODECS if codec.sniff(head)), None)
+
+
+def promised_codec(path: str) -> tuple[Codec | None, str]:
+    """Return the compression that a name promises, and the name without it."""
+    lower = path.lower()
+    for codec in CODECS:
+        for suffix, replacement in codec.suffixes.items():
+            if lower.endswith(suffix):
+                return codec, path[: -len(suffix)] + replacement
+    return None, path
+
+
+def format_of(head: bytes) -> Format | None:
+    """Return what a stream that begins so holds."""
+    return next((entry for entry in FORMATS if entry.sniff(head)), None)
+
+
+def promised_format(path: str) -> Format | None:
+    """Return the format that a name without compression promises."""
+    lower = path.lower()
+    return next((entry for entry in FORMATS if entry.suffixes and lower.endswith(entry.suffixes)), None)
+
+
+def named(name: str) -> Format:
+    """Return the format of this name."""
+    return next(entry for entry in FORMATS if entry.name == name)
+
+
+def followed_inside(path: str) -> Format | None:
+    """Return the format to look for in a member of an archive or a file of a tree, by its name."""
+    entry = promised_format(promised_codec(path)[1])
+    return entry if entry is not None and entry.inside != "never" else None
+
+
+def is_related(path: str) -> bool:
+    """Return whether a file is judged together with the others of its directory (a mongodump, an AOF directory)."""
+    return path.endswith((".bson", ".bson.gz", ".metadata.json", ".metadata.json.gz", ".aof", ".manifest", ".rdb"))
+
+
+def check_related(related: dict[str, dict[str, int]]) -> list[tuple[str, Problem]]:
+    """Judge the files of each directory together.
+
+    :param related: sizes by file name, by directory.
+    """
+    return []

@@ -1,0 +1,386 @@
+# Copyright: (c) 2026, Worklog Maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: backup_verify
+short_description: Verify that backups are whole, fresh and hold what they should
+description:
+  - Reads every byte of every backup once, decompresses all of it, follows its format to the end, and compares what it
+    found with what was expected. Nothing is extracted and nothing is written into a backup.
+  - Understands plain files, directory trees, gzip, xz, bzip2 and zstd, tar (GNU, pax, ustar), dumps of
+    C(mariadb-dump) and C(mysqldump), C(mongodump) directories and archives, Redis RDB and AOF files, and such files
+    inside a tar archive or a directory.
+  - Damage after the backup was made is found by checksums. Damage while it was made, such as an empty table or a dump
+    of the wrong database, can only be found by an expectation. So without one the best verdict is V(structure_ok).
+  - A file C(manifest.json) in the directory of the backup, or C(<file>.sha256) beside a file, is used when it is there.
+options:
+  backups:
+    description: The backups to verify. All are verified before the module fails.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      path:
+        description:
+          - A file or a directory.
+          - A pattern with V(*), V(?) or V([...]) stands for its newest match by modification time. Names that end in
+            C(.partial) are passed over.
+        type: str
+        required: true
+      name:
+        description: What the backup is called in the history of sizes. By default O(backups[].path) as it is written.
+        type: str
+      format:
+        description:
+          - What is inside, after decompression. Compression is always found out.
+          - V(auto) tells it from the content and the name.
+          - V(plain) accepts any content, without looking into it.
+        type: str
+        default: auto
+        choices: [auto, plain, tree, tar, sqldump, mongodump, bson, rdb, aof, env, text]
+      manifest:
+        description:
+          - The manifest of this backup, C(*.json), or a file as C(sha256sum) writes it.
+          - By default C(manifest.json) and C(<file>.sha256) are looked for.
+        type: path
+      expect:
+        description: What must be true of this backup; goes before O(expect), key by key.
+        type: dict
+        suboptions: &expect
+          max_age:
+            description:
+              - Age at most, in seconds or as V(90m), V(26h), V(7d).
+              - It counts from the end of the backup as the manifest or the content says, else from the modification
+                time of the file or the change times of the directories.
+            type: str
+          min_size:
+            description: Size on disk at least, in bytes or as V(500K), V(10M), V(1.5G). V(0) accepts an empty file.
+            type: str
+          max_size:
+            description: Size on disk at most.
+            type: str
+          size_change:
+            description:
+              - How far the size may be from the median of the earlier good backups of this name, as V(0.5) or V(50%).
+              - At least three earlier ones must be known.
+            type: str
+          members:
+            description:
+              - Paths that must be in the archive or directory, or keys of an env file.
+              - A directory is there when anything in it is. V(*), V(?) and V([...]) also match C(/).
+            type: list
+            elements: str
+          min_members:
+            description: Number of members at least; directories do not count. V(0) accepts an empty archive.
+            type: int
+          databases:
+            description: Databases that must be there.
+            type: list
+            elements: str
+          tables:
+            description: Tables or collections that must be there, as C(database.table).
+            type: list
+            elements: str
+          min_rows:
+            description: Rows at least by C(database.table), counted from the backup itself.
+            type: dict
+          min_documents:
+            description: The same as O(backups[].expect.min_rows), for collections.
+            type: dict
+          sha256:
+            description: SHA-256 of the file.
+            type: str
+  expect:
+    description: What must be true of all backups.
+    type: dict
+    suboptions: *expect
+  accept:
+    description: The verdicts that are good enough. The module fails when a backup has any other.
+    type: list
+    elements: str
+    choices: [verified, structure_ok, inconclusive, stale]
+    default: [verified, structure_ok]
+  report_only:
+    description:
+      - Report and never fail because of a verdict, so that a playbook can report all hosts before it fails.
+      - Use RV(bad) to decide.
+    type: bool
+    default: false
+  history:
+    description: Directory in which the sizes of good backups are kept, for O(expect.size_change).
+    type: path
+    default: /var/lib/worklog-maintenance/backup_verify
+  max_ratio:
+    description:
+      - Decompressed bytes for each byte on disk, above which a file is taken for a decompression bomb.
+      - The first GiB is always decompressed.
+    type: float
+    default: 200
+  max_expanded:
+    description: Decompressed bytes of one backup at most.
+    type: str
+    default: 8T
+  progress_file:
+    description: File in which the progress is kept while the module runs. Used by the action plugin of the same name.
+    type: path
+  defer_above:
+    description:
+      - Return at once when there are more bytes than this to read. Used by the action plugin of the same name, which
+        then runs the module in the background and shows its progress.
+    type: int
+attributes:
+  check_mode:
+    description: Gives the same answer as a real run; the history of sizes is not written.
+    support: full
+  diff_mode:
+    description: Nothing is changed.
+    support: none
+  idempotent:
+    description: Changes nothing on the host, apart from its own history of sizes.
+    support: full
+notes:
+  - The Python packages isal, zlib-ng and zstandard are used on the host when they are there. They change the speed and
+    never the verdict. zstd needs Python 3.14, python3-zstandard or the program C(zstd) on the host.
+  - Memory stays below 100 MB whatever the size. What needs more to decompress (C(xz) or C(zstd) with windows above
+    64 MiB) is inconclusive.
+  - A check that reads more than 512 MB runs in the background of the host, for 24 hours at most, and shows how far it
+    is. Set C(async) on the task to do without.
+seealso:
+  - module: worklog.maintenance.record
+author:
+  - Worklog Maintenance contributors (@worklog)
+"""
+
+EXAMPLES = r"""
+- name: Verify last night's backups
+  worklog.maintenance.backup_verify:
+    expect:
+      max_age: 26h
+    backups:
+      - path: /backup/mongodb/*/worklog_*.tar.gz
+        expect:
+          tables: [worklog.users, worklog.entries]
+          min_documents:
+            worklog.users: 1
+          size_change: 50%
+      - path: /backup/mysql/worklog.sql.gz
+        expect:
+          min_rows:
+            worklog.users: 100
+      - path: /backup/redis/dump.rdb
+      - path: /backup/files/uploads
+        expect:
+          min_members: 1
+
+- name: Verify the backups of the low-code platform, and decide later
+  worklog.maintenance.backup_verify:
+    report_only: true
+    backups:
+      - path: /path/to/backups/env_latest.bak
+        expect:
+          members: [PORT, NODE_ENV]
+      - path: /path/to/backups/logs_latest.tar.gz
+        expect:
+          members: ['*.log']
+  register: backups
+"""
+
+RETURN = r"""
+backups:
+  description: One entry for each backup, in the order of O(backups).
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: What it is called in the history.
+      type: str
+    path:
+      description: The file or directory that was read.
+      type: str
+    verdict:
+      description:
+        - V(verified), sound and what was expected of its content is true.
+        - V(structure_ok), sound, but nothing was expected of its content.
+        - V(inconclusive), it cannot be told.
+        - V(stale), too old.
+        - V(damaged), damaged or not what was expected.
+        - V(missing), not there.
+      type: str
+      sample: verified
+    findings:
+      description: What was found, the worst first.
+      type: list
+      elements: dict
+    unchecked:
+      description: What was not checked, in words.
+      type: list
+      elements: str
+    format:
+      description: What is inside, null when it is not recognised.
+      type: str
+      sample: tar
+    compression:
+      description: How it is compressed, from the outside in.
+      type: list
+      elements: str
+    size:
+      description: Bytes on disk, null when it was not read.
+      type: int
+    expanded:
+      description: Bytes after decompression.
+      type: int
+    sha256:
+      description: SHA-256 of the file, null for a directory.
+      type: str
+    made:
+      description: When it was made, in ISO 8601 and UTC.
+      type: str
+    made_from:
+      description: How that is known, C(manifest), C(content), C(modification time) or C(directory change time).
+      type: str
+    age:
+      description: Seconds since it was made.
+      type: int
+    members:
+      description: Number of members without directories, null when it has none to count.
+      type: int
+    counts:
+      description: Rows or documents by database and by table or collection; null where they cannot be counted.
+      type: dict
+      sample: {worklog: {users: 120}}
+    attributes:
+      description: What else the format tells.
+      type: dict
+bad:
+  description: The backups whose verdict is not in O(accept), as C(path is verdict).
+  returned: always
+  type: list
+  elements: str
+findings:
+  description: The findings of all backups.
+  returned: always
+  type: list
+  elements: dict
+deferred:
+  description: There is more to read than O(defer_above), and nothing was checked.
+  returned: when O(defer_above) is exceeded
+  type: bool
+"""
+
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup import expect, formats, history, verify
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.content import Limits
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.progress import Progress
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verdict import Backup
+
+
+def argument_spec() -> dict[str, Any]:
+    """Return the options of the module."""
+    expectation = {
+        "type": "dict",
+        "options": {
+            "max_age": {"type": "str"},
+            "min_size": {"type": "str"},
+            "max_size": {"type": "str"},
+            "size_change": {"type": "str"},
+            "members": {"type": "list", "elements": "str"},
+            "min_members": {"type": "int"},
+            "databases": {"type": "list", "elements": "str"},
+            "tables": {"type": "list", "elements": "str"},
+            "min_rows": {"type": "dict"},
+            "min_documents": {"type": "dict"},
+            "sha256": {"type": "str"},
+        },
+    }
+    backup = {
+        "path": {"type": "str", "required": True},
+        "name": {"type": "str"},
+        "format": {"type": "str", "default": "auto", "choices": ["auto", "plain", "tree", *formats.NAMES]},
+        "manifest": {"type": "path"},
+        "expect": expectation,
+    }
+    return {
+        "backups": {"type": "list", "elements": "dict", "required": True, "options": backup},
+        "expect": expectation,
+        "accept": {
+            "type": "list",
+            "elements": "str",
+            "choices": ["verified", "structure_ok", "inconclusive", "stale"],
+            "default": ["verified", "structure_ok"],
+        },
+        "report_only": {"type": "bool", "default": False},
+        "history": {"type": "path", "default": history.DIRECTORY},
+        "max_ratio": {"type": "float", "default": 200},
+        "max_expanded": {"type": "str", "default": "8T"},
+        "progress_file": {"type": "path"},
+        "defer_above": {"type": "int"},
+    }
+
+
+def main() -> None:
+    """Verify all backups, then judge."""
+    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
+    options = module.params
+    try:
+        backups = [
+            Backup(
+                entry["path"],
+                entry["name"] or entry["path"],
+                entry["format"],
+                expect.parse(entry["path"], options["expect"], entry["expect"]),
+                entry["manifest"],
+            )
+            for entry in options["backups"]
+        ]
+        limits = Limits(options["max_ratio"], expect.size(options["max_expanded"]))
+        sizes = history.History(options["history"])
+    except ValueError as error:
+        module.fail_json(msg=f"max_expanded is {options['max_expanded']!r}, but must be {error}")
+    except (expect.ExpectationError, history.HistoryError) as error:
+        module.fail_json(msg=str(error))
+    if options["defer_above"] is not None and verify.exceeds(backups, options["defer_above"]):
+        module.exit_json(deferred=True, backups=[], bad=[], findings=[])
+
+    progress = Progress(options["progress_file"])
+    try:
+        results = [
+            verify.verify(
+                backup,
+                now=time.time(),
+                limits=limits,
+                history=sizes,
+                progress=progress.advance,
+                started=progress.start,
+            )
+            for backup in backups
+        ]
+    finally:
+        progress.end()
+    if not module.check_mode:
+        try:
+            sizes.save()
+        except history.HistoryError as error:
+            module.warn(str(error))
+
+    bad = [result for result in results if result.verdict not in options["accept"]]
+    values = {
+        "changed": False,
+        "backups": [result.as_dict() for result in results],
+        "bad": [f"{result.path} is {result.verdict}" for result in bad],
+        "findings": [finding.as_dict() for result in results for finding in result.findings],
+    }
+    if bad and not options["report_only"]:
+        reasons = "; ".join(result.sentence() for result in bad)
+        module.fail_json(msg=f"{len(bad)} of {len(results)} backups cannot be relied upon: {reasons}", **values)
+    module.exit_json(**values)
+
+
+if __name__ == "__main__":
+    main()
