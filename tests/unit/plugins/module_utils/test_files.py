@@ -125,7 +125,7 @@ def test_backup_keeps_attributes_and_only_the_newest(target: Path, tmp_path: Pat
 
 
 def test_backup_leaves_copies_of_other_files_alone(target: Path, tmp_path: Path) -> None:
-    other = tmp_path / "nginx.conf.d"
+    other = tmp_path / "nginx.conf.0"  # its copies sort before those of nginx.conf
     other.write_bytes(b"other")
     root = str(tmp_path / "backups")
     kept = files.backup(str(other), root=root, keep=1)
