@@ -52,7 +52,7 @@ options:
     type: path
   pm2_ecosystem:
     description:
-      - File that defines the PM2 process. It is read again with every action and starts a process that is not defined yet.
+      - File that defines the PM2 process. It is read again with every action, and starts a process not defined yet.
     type: path
   config_test:
     description:
@@ -206,6 +206,13 @@ refused:
   returned: always
   type: bool
   sample: false
+serving:
+  description:
+    - Whether the service is up and ready now. After a failure this tells whether the node may be put back into a load
+      balancer, as after a reload that had no effect. None when it was not looked at.
+  returned: always
+  type: bool
+  sample: true
 restored:
   description: Whether it failed, the previous state was put back, and the service runs on that.
   returned: always
@@ -307,7 +314,12 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.service.fallba
 from ansible_collections.worklog.maintenance.plugins.module_utils.service.manager import ServiceError
 from ansible_collections.worklog.maintenance.plugins.module_utils.service.preflight import Needs
 from ansible_collections.worklog.maintenance.plugins.module_utils.service.probe import Probe, parse_address
-from ansible_collections.worklog.maintenance.plugins.module_utils.service.restart import Outcome, Ready, Request, Restarter
+from ansible_collections.worklog.maintenance.plugins.module_utils.service.restart import (
+    Outcome,
+    Ready,
+    Request,
+    Restarter,
+)
 
 
 def request_of(given: dict[str, Any]) -> Request:

@@ -124,6 +124,7 @@ class Manager(Protocol):
 
 def missing(title: str, name: str, known: Iterable[str], advice: str) -> tuple[str, str, str]:
     """Return the problem of a service that does not exist, with the nearest names that do."""
-    near = difflib.get_close_matches(name, sorted(set(known)), n=3, cutoff=0.6)
+    stems = {entry.rpartition(".")[0] or entry: entry for entry in sorted(set(known))}
+    near = [stems[stem] for stem in difflib.get_close_matches(name.rpartition(".")[0] or name, stems, n=3, cutoff=0.6)]
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return "service.exists", f"{title} does not exist on this host", hint + advice

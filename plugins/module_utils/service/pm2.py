@@ -7,7 +7,7 @@
 ``pm2 jlist`` prints an array of processes; the fields used are ``name``, ``pm_id``, ``pid`` and in ``pm2_env``
 ``status``, ``restart_time``, ``pm_uptime`` (milliseconds since 1970), ``exec_mode``, ``wait_ready`` and the log paths
 (PM2's lib/API.js and lib/God.js). Exits are read from ``pm2.log``. Whether a process has really sent ``ready`` is told
-only by PM2's bus, ``pub.sock``: after ``listen_timeout`` PM2 calls it online all the same.
+only by PM2's bus, ``pub.sock``: after ``listen_timeout`` PM2 calls it online all the same, and we go on waiting.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class Pm2:
         self._account = account
         self._ids: list[int] = []
         self._offset = 0
-        self._ready: set[int] | None = None
+        self._bus: _Bus | None = None
 
     @property
     def daemon(self) -> int:
@@ -188,13 +188,15 @@ class Pm2:
         self._ids = [int(instance.get("pm_id") or 0) for instance in instances]
         status = status_of(instances)
         waiting = {int(entry.get("pm_id") or 0) for entry in instances if entry["pm2_env"].get("wait_ready")}
-        ready = None if self._ready is None or not waiting else waiting <= self._ready
+        ready = None if self._bus is None or not waiting else waiting <= self._bus.ready
+        if ready and self._bus:
+            self._bus.close()  # what they said stays known
         return Status(
             **{
                 **status.__dict__,
                 "restarts": max(0, status.restarts - self._offset),
                 "ready": ready,
-                "said": "PM2 gave up waiting for its 'ready' message" if ready is False else "",
+                "said": "but has not sent its 'ready' message" if ready is False else "",
             }
         )
 
@@ -234,11 +236,13 @@ class Pm2:
             arguments = [verb, self._ecosystem, "--only", self.name]
         else:
             arguments = [action, self.name]
-        bus = _Bus(os.path.join(self.home, "pub.sock"))
-        try:
-            result = self._pm2(*arguments, timeout=timeout)
-        finally:
-            ready = bus.close()
+        if self._bus:
+            self._bus.close()
+        self._bus = None
+        if action != "stop":
+            bus = _Bus(os.path.join(self.home, "pub.sock"))
+            self._bus = bus if bus.connected else None
+        result = self._pm2(*arguments, timeout=timeout)
         if not result.ok:
             words = re.findall(r"\[PM2\]\[ERROR\] (.*)", result.stdout + result.stderr)
             raise ServiceError(f"pm2 {action} of {self.title} failed: {words[-1] if words else result.describe()}")
@@ -251,7 +255,6 @@ class Pm2:
             )
         if action == "stop":
             return
-        self._ready = ready if bus.connected else None
         self._ids = [int(instance.get("pm_id") or 0) for instance in instances]
         # PM2 counts the restart that we asked for; what ended by itself since is not ours
         early = len(self._ended(mark))
@@ -325,46 +328,40 @@ class Pm2:
 
 
 class _Bus:
-    """Listens on PM2's bus for the processes that say they are ready."""
+    """Listens on PM2's bus for the instances that say they are ready, until it is closed."""
 
     def __init__(self, path: str) -> None:
-        self._ready: set[int] = set()
+        self.ready: set[int] = set()
+        self._end = threading.Event()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(5)
+        self._socket.settimeout(0.2)
         try:
             self._socket.connect(path)
-            self.connected = True
         except OSError:
             self.connected = False
+            self._socket.close()
             return
-        self._socket.settimeout(0.2)
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._listen, daemon=True)
-        self._thread.start()
+        self.connected = True
+        threading.Thread(target=self._listen, daemon=True).start()
 
-    def close(self) -> set[int]:
-        """End listening and return the numbers (``pm_id``) of the instances that said they are ready."""
-        if self.connected:
-            self._end.set()
-            self._thread.join()
-        self._socket.close()
-        return self._ready
+    def close(self) -> None:
+        """End listening."""
+        self._end.set()
 
     def _listen(self) -> None:
         buffer = b""
-        while True:
-            try:
-                piece = self._socket.recv(65536)
-            except socket.timeout:
-                if self._end.is_set():
+        with self._socket:
+            while not self._end.is_set():
+                try:
+                    piece = self._socket.recv(65536)
+                except socket.timeout:
+                    continue
+                except OSError:
                     return
-                continue
-            except OSError:
-                return
-            if not piece:
-                return
-            messages, buffer = bus_messages(buffer + piece)
-            self._ready.update(ready_ids(messages))
+                if not piece:
+                    return
+                messages, buffer = bus_messages(buffer + piece)
+                self.ready.update(ready_ids(messages))
 
 
 def ready_ids(messages: Iterable[tuple[str, Any]]) -> Iterator[int]:

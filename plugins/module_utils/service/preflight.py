@@ -43,14 +43,14 @@ def inspect(
     needs: Needs,
     run: Runner,
     *,
-    holders: Callable[[int], Sequence[process.Holder]] = process.holders,
+    holders: Callable[[int, Runner], Sequence[process.Holder]] = process.holders,
     memory: Callable[[], int] = process.memory_available,
 ) -> Iterator[Finding]:
     """Yield a finding for every need that is met (``ok``) or not (``critical``)."""
     yield from _configuration(manager, needs, run)
     yield from _dependencies(needs.dependencies, run)
     for port in needs.ports:
-        yield _port(manager, port, holders(port))
+        yield _port(manager, port, holders(port, run))
     for path, wanted in sorted(needs.disk_free.items()):
         yield _disk(path, wanted)
     if needs.memory_available:
@@ -122,6 +122,11 @@ def _dependencies(dependencies: Sequence[str], run: Runner) -> Iterator[Finding]
 
 
 def _port(manager: Manager, port: int, held: Sequence[process.Holder]) -> Finding:
+    if held and all(holder.pid is None for holder in held) and manager.status().phase == "running":
+        return Finding(
+            "service.port", str(port), "info",
+            f"port {port} is held by {held[0].describe()}; since {manager.title} runs, it is taken for its own",
+        )  # fmt: skip
     foreign = [holder for holder in held if holder.pid is None or not manager.owns(holder.pid)]
     if not foreign:
         by = "free" if not held else f"held by {manager.title} itself"

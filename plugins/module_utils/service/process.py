@@ -7,10 +7,13 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from ansible_collections.worklog.maintenance.plugins.module_utils.command import CommandError, Runner
 
 #: State of a listening socket in /proc/net/tcp (TCP_LISTEN in the kernel's net/tcp_states.h).
 LISTEN = "0A"
@@ -49,8 +52,12 @@ def listeners(table: str) -> Iterator[tuple[int, str, int]]:
             yield int(port, 16), _address(address), int(fields[9])
 
 
-def holders(port: int, proc: str = "/proc") -> list[Holder]:
-    """Return the processes that listen on a TCP port of this network namespace."""
+def holders(port: int, run: Runner, proc: str = "/proc") -> list[Holder]:
+    """Return the processes that listen on a TCP port of this network namespace.
+
+    :param run: how programs are run; used to look as another account where root may not look (in a container without
+        CAP_SYS_PTRACE).
+    """
     sockets: dict[int, str] = {}
     for name in ("tcp", "tcp6"):
         for number, address, inode in listeners(_read(f"{proc}/net/{name}")):
@@ -58,12 +65,22 @@ def holders(port: int, proc: str = "/proc") -> list[Holder]:
                 sockets[inode] = address
     if not sockets:
         return []
-    found = []
-    seen = set()
+    held: list[tuple[int, int]] = []
+    closed: dict[int, list[int]] = {}
     for pid in pids(proc):
-        for inode in _sockets_of(pid, proc) & set(sockets):
-            seen.add(inode)
-            found.append(Holder(port, sockets[inode], pid, command_line(pid, proc), unit_of(pid, proc)))
+        try:
+            held.extend((pid, inode) for inode in _sockets_of(pid, proc) & set(sockets))
+        except PermissionError:
+            closed.setdefault(os.stat(f"{proc}/{pid}").st_uid, []).append(pid)
+        except OSError:
+            pass  # it is gone
+    seen = {inode for _, inode in held}
+    if seen != set(sockets):
+        held.extend(_look_as_owner(closed, set(sockets) - seen, run, proc))
+        seen = {inode for _, inode in held}
+    found = [
+        Holder(port, sockets[inode], pid, command_line(pid, proc), unit_of(pid, proc)) for pid, inode in sorted(held)
+    ]
     found.extend(Holder(port, address, None) for inode, address in sockets.items() if inode not in seen)
     return found
 
@@ -158,14 +175,26 @@ def _address(word: str) -> str:
 
 def _sockets_of(pid: int, proc: str) -> set[int]:
     found = set()
-    try:
-        for entry in os.scandir(f"{proc}/{pid}/fd"):
-            match = re.match(r"socket:\[(\d+)\]$", os.readlink(entry.path))
-            if match:
-                found.add(int(match.group(1)))
-    except OSError:
-        pass  # the process is gone, or belongs to somebody else
+    for entry in os.scandir(f"{proc}/{pid}/fd"):
+        match = re.match(r"socket:\[(\d+)\]$", os.readlink(entry.path))
+        if match:
+            found.add(int(match.group(1)))
     return found
+
+
+def _look_as_owner(
+    closed: dict[int, list[int]], inodes: set[int], run: Runner, proc: str
+) -> Iterator[tuple[int, int]]:
+    for uid, candidates in closed.items():
+        for inode in inodes:
+            directories = [f"{proc}/{pid}/fd" for pid in candidates]
+            argv = ["find", *directories, "-maxdepth", "1", "-lname", f"socket:\\[{inode}\\]"]
+            try:
+                words = run(argv, timeout=10, user=pwd.getpwuid(uid).pw_name).stdout
+            except (CommandError, KeyError):
+                continue
+            for pid in {int(line.split("/")[-3]) for line in words.splitlines() if line.count("/") > 2}:
+                yield pid, inode
 
 
 def _stat(pid: int, proc: str) -> list[str]:

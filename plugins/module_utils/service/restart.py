@@ -89,6 +89,7 @@ class Outcome:
     cause: str | None = None
     restored: bool = False
     refused: bool = False
+    serving: bool | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, times in seconds."""
@@ -110,6 +111,7 @@ class Outcome:
             "log_tail": self.log,
             "restored": self.restored,
             "refused": self.refused,
+            "serving": self.serving,
         }
 
 
@@ -176,6 +178,7 @@ class Restarter:
         if out.action != "stop":
             out.findings.extend(preflight.inspect(self.manager, self.request.needs, self._run))
         if self._refused():
+            out.serving = self._serves(before)
             return out
         out.changed = True
         if check:
@@ -237,6 +240,7 @@ class Restarter:
             self._base = out.before.restarts if out.before else 0
             # what it logged when it became ready is long past
             self._wait(began, logs, log="")
+            out.serving = True
             out.message = f"{title} runs already and is ready"
         except (Failure, ServiceError) as error:
             self._explain(error, logs)
@@ -296,6 +300,7 @@ class Restarter:
             out.message = f"{title} was {verb} and is ready after {out.start:.1f} s" + (
                 "" if out.downtime is None else f", downtime {out.downtime:.1f} s"
             )
+            out.serving = True
             self._find("service.ready", "ok", out.message, observed=out.start, unit="seconds")
             return out
         self._explain(failure, logs)
@@ -351,6 +356,9 @@ class Restarter:
         if answer.good and log and not any(re.search(log, line) for line in self._lines(logs, 10_000)):
             return Answer(False, f"no line of its log matches '{log}'")
         return answer
+
+    def _serves(self, status: Status) -> bool:
+        return self._ready(status, _Logs(None, {}, 0), "").good
 
     def _watch(self, first: Status, sampler: Sampler) -> None:
         """Keep watch: the same processes, no restarts, still answering."""
@@ -430,6 +438,7 @@ class Restarter:
         """Put back the previous state, if that is asked for, and start the service on it."""
         out, title, previous = self.out, self.manager.title, self.request.fallback
         if not previous:
+            out.serving = not out.restarts and out.after is not None and self._serves(out.after)
             out.downtime = sampler.gap.lasting(self._clock()) if sampler.began_good else None
             return
         first_log, logs = out.log, self._places()
@@ -451,11 +460,12 @@ class Restarter:
             out.message = f"{failed[0]}; {put_back}, but then: {out.message}"
             out.cause, out.exit, out.restarts = failed[1:]
             out.log = first_log
+            out.serving = False
             self._find("service.fallback", "critical", f"{title} does not run on the previous state either: {error}")
             out.downtime = back.gap.lasting(self._clock()) if sampler.began_good else None
             return
         _message, out.cause, out.exit, out.restarts = failed
-        out.restored = True
+        out.restored = out.serving = True
         out.downtime = back.gap.seconds if sampler.began_good else None
         out.message = f"{failed[0]}; the previous state was put back ({previous.describe()}) and it runs on that"
         self._find(
