@@ -167,8 +167,9 @@ def preflight() -> None:
 @contextlib.contextmanager
 def locked(name: str) -> Iterator[None]:
     """One run at a time for `name`; the lock goes with the process."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with open(CACHE / f"{name}.lock", "w", encoding="utf-8") as handle:
+    folder = Path(tempfile.gettempdir()) / f"{REPOSITORY}-{os.getuid()}"  # the same for every checkout
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with open(folder / f"{name}.lock", "w", encoding="utf-8") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -218,6 +219,7 @@ class Images:
         self.nodes = list(nodes)
         self.pull_failed = threading.Event()
         self.locks: dict[str, threading.Lock] = {}
+        self.tags: set[str] = set()
         self.guard = threading.Lock()
 
     def once(self, name: str) -> threading.Lock:
@@ -257,6 +259,7 @@ class Images:
 
     def build(self, name: str, version: str, dockerfile: Path, base: str, context: Callable[[Path], None]) -> str:
         tag = f"{REPOSITORY}/{name}:{version}"
+        self.tags.add(tag)
         with self.once(tag):
             if image_id(tag):
                 return tag
@@ -272,10 +275,15 @@ class Images:
             say(f"image {tag}: built in {time.monotonic() - begin:.0f} s")
             return tag
 
+    def packages_version(self, release: str) -> str:
+        """Empty as long as there is no base image."""
+        base = image_id(f"{REPOSITORY}/base:{release}")
+        return f"{release}-{digest([base, LAB / 'image' / 'Dockerfile.packages'])}" if base else ""
+
     def packages(self, release: str) -> str:
-        base, dockerfile = self.base(release), LAB / "image" / "Dockerfile.packages"
-        version = f"{release}-{digest([image_id(base) or '', dockerfile])}"
-        return self.build("packages", version, dockerfile, base, lambda _: None)
+        base = self.base(release)
+        dockerfile = LAB / "image" / "Dockerfile.packages"
+        return self.build("packages", self.packages_version(release), dockerfile, base, lambda _: None)
 
     def container(self, image: str, work: Path, env: dict[str, str], *argv: str) -> None:
         """Run a build step in a throw-away container, with this machine's certificates and proxy settings."""
@@ -291,11 +299,15 @@ class Images:
         args += [f"--env={name}={value}" for name, value in env.items()]
         docker(*args, image, *argv, timeout=BUILD_TIMEOUT)
 
+    @staticmethod
+    def artefact_inputs(name: str) -> list[Path]:
+        source = LAB / ("mongo" if name == "mongo" else f"apps/{name}")
+        return [source] if name == "mongo" else [source / "package.json", source / "package-lock.json"]
+
     def artefact(self, name: str) -> Path:
         """Directory of something compiled or fetched: `mongo`, or a folder of apps/ with its node_modules."""
-        source = LAB / ("mongo" if name == "mongo" else f"apps/{name}")
-        inputs = [source] if name == "mongo" else [source / "package.json", source / "package-lock.json"]
-        done = CACHE / f"{name}-{digest([*inputs, 'static' if name == 'mongo' else 'npm'])}"
+        inputs = self.artefact_inputs(name)
+        done = CACHE / f"{name}-{digest(inputs)}"
         with self.once(str(done)):
             if done.is_dir():
                 return done
@@ -305,7 +317,7 @@ class Images:
             work = CACHE / f"{name}-partial"
             work.mkdir(parents=True)
             if name == "mongo":
-                self.mongo(source, work)
+                self.mongo(inputs[0], work)
             else:
                 for path in inputs:
                     shutil.copy(path, work)
@@ -333,7 +345,7 @@ class Images:
                 run("go", "build", *flags, "-o", work / name, package, env=env, cwd=source, timeout=BUILD_TIMEOUT)
             return
         packages, dockerfile = self.packages("trixie"), LAB / "image" / "Dockerfile.go"
-        image = self.build("go", digest([packages, dockerfile]), dockerfile, packages, lambda _: None)
+        image = self.build("go", f"trixie-{digest([packages, dockerfile])}", dockerfile, packages, lambda _: None)
         with tempfile.TemporaryDirectory(dir=CACHE, prefix="context-") as directory:
             shutil.copytree(source, directory, dirs_exist_ok=True)
             env = {**env, "GOPATH": "/work/go", "GOCACHE": "/work/cache", "GOFLAGS": "-modcacherw"}
@@ -343,20 +355,21 @@ class Images:
 
     def node(self, image: str, release: str) -> str:
         """The image of a role on a release."""
-        folder, copies = LAB / "image" / image, self.images[image]
+        folder, dockerfile, copies = LAB / "image" / image, LAB / "image" / "Dockerfile.node", self.images[image]
         artefacts = {source: source[1:].split("/")[0] for source in copies if source.startswith("@")}
+        inputs: list[str | Path] = [dockerfile, folder, json.dumps(copies)]
+        for source in copies:
+            inputs += self.artefact_inputs(artefacts[source]) if source in artefacts else [LAB / source]
+
+        def version() -> str:
+            return f"{release}-{digest([self.packages_version(release), *inputs])}"
+
+        if image_id(tag := f"{REPOSITORY}/{image}:{version()}"):
+            self.tags.add(tag)
+            return tag
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             packages = pool.submit(self.packages, release)
             made = dict(zip(artefacts, pool.map(self.artefact, artefacts.values()), strict=True))
-        base, dockerfile = packages.result(), LAB / "image" / "Dockerfile.node"
-        inputs: list[str | Path] = [
-            base,
-            dockerfile,
-            folder,
-            json.dumps(copies),
-            *(path.name for path in made.values()),
-        ]
-        inputs += [LAB / source for source in copies if not source.startswith("@")]
 
         def context(directory: Path) -> None:
             rootfs = directory / "rootfs"
@@ -374,10 +387,10 @@ class Images:
                     shutil.copy(path, place)
             shutil.copy(folder / "setup", rootfs / "lab-setup")
 
-        return self.build(image, f"{release}-{digest(inputs)}", dockerfile, base, context)
+        return self.build(image, version(), dockerfile, packages.result(), context)
 
     def all(self) -> dict[str, str]:
-        """Build the images of all nodes, two at a time, and remove ours that nobody needs: {node: tag}."""
+        """Build the images of all nodes and remove ours that nobody needs any more: {node: tag}."""
         with locked("images"):
             for left_over in lines("ps", "--all", "--quiet", f"--filter=label={LABEL}.build={CACHE}"):
                 docker("rm", "--force", left_over, check=False)
@@ -386,16 +399,16 @@ class Images:
             wanted = sorted({(node.image, node.release) for node in self.nodes})
             with concurrent.futures.ThreadPoolExecutor(4) as pool:
                 tags = dict(zip(wanted, pool.map(lambda pair: self.node(*pair), wanted), strict=True))
+            self.clean()
         return {node.name: tags[node.image, node.release] for node in self.nodes}
 
-
-def remove_old_images(wanted: Iterable[str]) -> None:
-    """Remove images of ours with another version than the wanted ones; those in use stay."""
-    docker("image", "prune", "--force", f"--filter=label={LABEL}", check=False, timeout=120)
-    newest = dict(reversed([tag.rsplit("-", 1) for tag in wanted]))
-    for tag in lines("images", "--format", "{{.Repository}}:{{.Tag}}", f"{REPOSITORY}/*"):
-        if tag.rsplit("-", 1)[0] in newest and tag not in set(wanted):
-            docker("rmi", tag, check=False, timeout=120)
+    def clean(self) -> None:
+        """Remove other versions of the images just used; those of running containers stay."""
+        docker("image", "prune", "--force", f"--filter=label={LABEL}", check=False, timeout=120)
+        names = {tag.rpartition("-")[0] for tag in self.tags}
+        for tag in lines("images", "--format", "{{.Repository}}:{{.Tag}}", f"{REPOSITORY}/*"):
+            if tag not in self.tags and tag.rpartition("-")[0] in names:
+                docker("rmi", tag, check=False, timeout=120)
 
 
 # --- containers ------------------------------------------------------------------------------------------------------
@@ -549,7 +562,6 @@ def up(options: argparse.Namespace) -> None:
                 say(f"{node.name}: replacing the container ({reason})")
                 copy.start(node, tags[node.name], nodes, subnet, fresh=True)
         copy.wait(chosen, running, options.timeout)
-    remove_old_images(tags.values())
     say(f"{copy.prefix}: {len(chosen)} nodes are well")
     if not options.quiet:
         status(options)
@@ -621,7 +633,7 @@ def main() -> int:
     sub = verb("up", up, "build what is missing, start the nodes, wait until all are well")
     sub.add_argument("--nodes", metavar="LB1,APP1", help="only these nodes (default: all)")
     sub.add_argument("--fresh", action="store_true", help="replace running nodes by new ones")
-    sub.add_argument("--timeout", type=float, default=120, help="seconds to wait for the nodes (default: 120)")
+    sub.add_argument("--timeout", type=float, default=180, help="seconds to wait for the nodes (default: 180)")
     sub.add_argument("--quiet", action="store_true", help="do not list the nodes at the end")
     sub = verb("down", down, "remove the containers and the network of a copy, and nothing else")
     sub.add_argument("--all", action="store_true", help="every copy, whatever its prefix")
