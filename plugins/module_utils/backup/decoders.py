@@ -204,10 +204,10 @@ class GzipDecoder(Decoder):
         for flag in (8, 16):
             if flags & flag:
                 found = data.find(b"\0", end)
+                if (len(data) if found < 0 else found) - position > _MAX_HEADER:
+                    self._corrupt("its header does not end")
+                    return len(data)
                 if found < 0:
-                    if len(data) - position > _MAX_HEADER:
-                        self._corrupt("its header does not end")
-                        return len(data)
                     return -1
                 end = found + 1
         if flags & 2:

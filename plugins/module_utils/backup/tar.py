@@ -151,7 +151,14 @@ class TarWalker(Walker):
         while position < size:
             if self._lost:
                 break
-            if self._left:
+            if self._extended_sparse and size - position >= BLOCK:
+                # more places of a sparse file, before its data
+                self._extended_sparse = data[position + 504] != 0
+                position += BLOCK
+            elif self._extended_sparse:
+                self._held = data[position:]
+                position = size
+            elif self._left:
                 step = min(self._left, size - position)
                 if self._sink is not None:
                     self._sink.feed(data if step == size else data[position : position + step])
@@ -204,7 +211,7 @@ class TarWalker(Walker):
 
     def _header(self, block: bytes, offset: int) -> None:
         if self._extended_sparse:
-            self._extended_sparse = block[504:505] not in (b"\0", b"")
+            self._extended_sparse = block[504] != 0
             return
         if block == _ZERO:
             self._zero_blocks += 1
@@ -284,7 +291,7 @@ class TarWalker(Walker):
         if kind in _WITHOUT_DATA:
             return
         if kind == b"S":
-            self._extended_sparse = block[482:483] not in (b"\0", b"")
+            self._extended_sparse = block[482] != 0
         self._files += not directory
         self._bytes += size
         if self._open_member is not None and kind in _REGULAR and not directory:

@@ -211,6 +211,7 @@ class ZstdDecoder(Decoder):
         self._open = False
         self._pending: list[bytes] = []
         self._skip = 0
+        self._foreign_at: int | None = None
         self._checksum = False
         self._block_size = 0
         if self._backend is None:
@@ -246,6 +247,12 @@ class ZstdDecoder(Decoder):
             if not self._open or len(self._pending) >= _BLOCKS:
                 yield from self._flush()
         yield from self._flush()
+        if self._foreign_at is not None and not self.stopped:
+            # A program may only now tell that a block before is damaged.
+            if self._backend is not None:
+                yield from self._guarded(self._backend.end())
+            if not self.stopped:
+                self._garbage(self._foreign_at)
 
     def _finish(self) -> Iterator[bytes]:
         if self._backend is None:
@@ -333,7 +340,7 @@ class ZstdDecoder(Decoder):
 
     def _foreign(self, data: bytes, position: int) -> int:
         if self.members:
-            self._garbage(self._consumed + position)
+            self._foreign_at = self._consumed + position
         else:
             self._corrupt("there is no zstd frame")
         return len(data)
