@@ -114,7 +114,8 @@ def backup(path: str, *, root: str = BACKUP_ROOT, keep: int = 10) -> str:
     source = os.path.realpath(path)
     directory = os.path.join(root, os.path.dirname(source).lstrip(os.sep))
     name = os.path.basename(source)
-    stamp = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.{time.time_ns() % 10**9:09d}"
+    now = time.time_ns()  # read once, so that names sort as time goes
+    stamp = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now // 10**9))}.{now % 10**9:09d}"
     copy = os.path.join(directory, f"{name}.{stamp}")
     try:
         os.makedirs(root, mode=0o700, exist_ok=True)  # private, whatever is below it
