@@ -25,6 +25,20 @@ def findings_table(findings: Iterable[Mapping[str, Any]]) -> list[str]:
     return _table(("severity", "host", "check", "message"), cells)
 
 
+def record_findings(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the findings of all records, each with its host, those that were ``ok`` left out, none twice."""
+    try:
+        found = [
+            {**finding, "host": record["host"]}
+            for record in records
+            for finding in record["findings"]
+            if finding["severity"] != "ok"
+        ]
+    except (KeyError, TypeError) as error:
+        raise AnsibleFilterError(f"record_findings needs a list of records: {error!r}") from error
+    return [finding for number, finding in enumerate(found) if finding not in found[:number]]
+
+
 def records_table(records: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return the records as lines of a table, in the order in which the work ended."""
     try:
@@ -65,4 +79,8 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Return the filters by name."""
-        return {"findings_table": findings_table, "records_table": records_table}
+        return {
+            "findings_table": findings_table,
+            "record_findings": record_findings,
+            "records_table": records_table,
+        }

@@ -6,7 +6,11 @@ from __future__ import annotations
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from ansible_collections.worklog.maintenance.plugins.filter.report import findings_table, records_table
+from ansible_collections.worklog.maintenance.plugins.filter.report import (
+    findings_table,
+    record_findings,
+    records_table,
+)
 
 
 def test_findings_come_most_severe_first_and_chinese_lines_up() -> None:
@@ -35,6 +39,13 @@ def test_records_come_in_the_order_of_their_end() -> None:
         "2026-11-01T00:00:00Z  a     patch    nginx    failed",
         "2026-11-02T00:00:00Z  b     restart           ok      0.50 s",
     ]
+
+
+def test_the_findings_of_records_carry_their_host_and_come_once() -> None:
+    bad = {"severity": "warning", "check": "a", "message": "near"}
+    good = {"severity": "ok", "check": "b", "message": "fine"}
+    records = [{"host": "db1", "findings": [bad, good]}, {"host": "db1", "findings": [bad]}]
+    assert record_findings(records) == [{**bad, "host": "db1"}]
 
 
 def test_nothing_is_a_table_with_a_head() -> None:
