@@ -188,17 +188,41 @@ def test_what_cannot_be_done(asks, level, words, tmp_path):
 INSERTIONS = [
     ("http{server{server_name a.test;}}", "http{server{ client_max_body_size 50m; server_name a.test;}}"),
     ("http { server { server_name a.test; } }", "http { server { client_max_body_size 50m; server_name a.test; } }"),
-    ("http {\n\tserver {\n\t\tserver_name a.test;\n\t}\n}", f"http {{\n\tserver {{\n\t\t{LINE}\n\t\tserver_name a.test;\n\t}}\n}}"),
-    ("http {\r\n  server {\r\n    server_name a.test;\r\n  }\r\n}", f"http {{\r\n  server {{\r\n    {LINE}\r\n    server_name a.test;\r\n  }}\r\n}}"),
-    ("http {\nserver { # main\n# one\n  server_name a.test;\n}\n}", f"http {{\nserver {{ # main\n  {LINE}\n# one\n  server_name a.test;\n}}\n}}"),
-    ("http {\nserver {# {\n\n\n  server_name a.test;}}", f"http {{\nserver {{# {{\n  {LINE}\n\n\n  server_name a.test;}}}}"),
-    ("http { server\n{\n   \t server_name a.test;\n} }", f"http {{ server\n{{\n   \t {LINE}\n   \t server_name a.test;\n}} }}"),
+    (
+        "http {\n\tserver {\n\t\tserver_name a.test;\n\t}\n}",
+        f"http {{\n\tserver {{\n\t\t{LINE}\n\t\tserver_name a.test;\n\t}}\n}}",
+    ),
+    (
+        "http {\r\n  server {\r\n    server_name a.test;\r\n  }\r\n}",
+        f"http {{\r\n  server {{\r\n    {LINE}\r\n    server_name a.test;\r\n  }}\r\n}}",
+    ),
+    (
+        "http {\nserver { # main\n# one\n  server_name a.test;\n}\n}",
+        f"http {{\nserver {{ # main\n  {LINE}\n# one\n  server_name a.test;\n}}\n}}",
+    ),
+    (
+        "http {\nserver {# {\n\n\n  server_name a.test;}}",
+        f"http {{\nserver {{# {{\n  {LINE}\n\n\n  server_name a.test;}}}}",
+    ),
+    (
+        "http { server\n{\n   \t server_name a.test;\n} }",
+        f"http {{ server\n{{\n   \t {LINE}\n   \t server_name a.test;\n}} }}",
+    ),
     ("http { server { server_name\na.test; } }", "http { server { client_max_body_size 50m; server_name\na.test; } }"),
     ("http {\n\tserver { server_name a.test;\n\t}\n}", f"http {{\n\tserver {{ {LINE} server_name a.test;\n\t}}\n}}"),
-    ("http { server { server_name a.test; client_max_body_size 1m; } }", "http { server { server_name a.test; client_max_body_size 50m; } }"),
-    ("http { server { server_name a.test; client_max_body_size '1m' ; } }", "http { server { server_name a.test; client_max_body_size '50m' ; } }"),
-    ("http { server { server_name a.test; client_max_body_size # 9m\n \"1m\"\n; } }", "http { server { server_name a.test; client_max_body_size # 9m\n \"50m\"\n; } }"),
-]  # fmt: skip
+    (
+        "http { server { server_name a.test; client_max_body_size 1m; } }",
+        "http { server { server_name a.test; client_max_body_size 50m; } }",
+    ),
+    (
+        "http { server { server_name a.test; client_max_body_size '1m' ; } }",
+        "http { server { server_name a.test; client_max_body_size '50m' ; } }",
+    ),
+    (
+        'http { server { server_name a.test; client_max_body_size # 9m\n "1m"\n; } }',
+        'http { server { server_name a.test; client_max_body_size # 9m\n "50m"\n; } }',
+    ),
+]
 
 
 @pytest.mark.parametrize(("before", "after"), INSERTIONS)
@@ -216,15 +240,33 @@ def test_layout_of_an_empty_block(tmp_path):
 
 #: text with one server a.test → what it becomes when its directive goes
 REMOVALS = [
-    ("http {\nserver {\n  server_name a.test;\n  client_max_body_size 1m;\n}}", "http {\nserver {\n  server_name a.test;\n}}"),
+    (
+        "http {\nserver {\n  server_name a.test;\n  client_max_body_size 1m;\n}}",
+        "http {\nserver {\n  server_name a.test;\n}}",
+    ),
     ("http { server { server_name a.test; client_max_body_size 1m; } }", "http { server { server_name a.test; } }"),
     ("http {server {client_max_body_size 1m;server_name a.test;}}", "http {server {server_name a.test;}}"),
-    ("http { server {\r\n client_max_body_size 1m;\r\n server_name a.test;\r\n}}", "http { server {\r\n server_name a.test;\r\n}}"),
-    ("http { server {\n  client_max_body_size 1m; # why\n server_name a.test; }}", "http { server {\n  # why\n server_name a.test; }}"),
-    ("http { server {\n  server_name a.test; client_max_body_size 1m; # why\n}}", "http { server {\n  server_name a.test; # why\n}}"),
-    ("http { server {\n  server_name a.test;\n  client_max_body_size\n  1m;\n}}", "http { server {\n  server_name a.test;\n}}"),
-    ("http { server { client_max_body_size # why\n1m; server_name a.test; }}", "http { server {  # why\n server_name a.test; }}"),
-]  # fmt: skip
+    (
+        "http { server {\r\n client_max_body_size 1m;\r\n server_name a.test;\r\n}}",
+        "http { server {\r\n server_name a.test;\r\n}}",
+    ),
+    (
+        "http { server {\n  client_max_body_size 1m; # why\n server_name a.test; }}",
+        "http { server {\n  # why\n server_name a.test; }}",
+    ),
+    (
+        "http { server {\n  server_name a.test; client_max_body_size 1m; # why\n}}",
+        "http { server {\n  server_name a.test; # why\n}}",
+    ),
+    (
+        "http { server {\n  server_name a.test;\n  client_max_body_size\n  1m;\n}}",
+        "http { server {\n  server_name a.test;\n}}",
+    ),
+    (
+        "http { server { client_max_body_size # why\n1m; server_name a.test; }}",
+        "http { server {  # why\n server_name a.test; }}",
+    ),
+]
 
 
 @pytest.mark.parametrize(("before", "after"), REMOVALS)
@@ -289,7 +331,7 @@ def requests(http):
     return found
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 @given(files=configurations(), wanted=ASKS)
 def test_auto_changes_what_is_asked_and_nothing_else(files, wanted, tmp_path_factory):
     directory = str(tmp_path_factory.mktemp("nginx"))
@@ -303,10 +345,10 @@ def test_auto_changes_what_is_asked_and_nothing_else(files, wanted, tmp_path_fac
         made = plan.make(config, http, asks, "auto", "50m")
     except plan.PlanError as error:
         assert "included in several places" in str(error)
-        assert _fewest(config, http, asks) is None
+        assert not _possible(config, http, asks, range(3))
         return
-    if len(list(http.walk())) <= 7:
-        assert len(made.edits) == _fewest(config, http, asks)
+    if len(made.edits) <= 3:
+        assert not _possible(config, http, asks, range(len(made.edits)))
     for real, (_, new) in made.contents.items():
         with open(real, "wb") as stream:
             stream.write(new)
@@ -342,8 +384,8 @@ def _below_root(scope):
     return False
 
 
-def _fewest(config, http, asks):
-    """Return the least number of edits by trying all of them, up to four; None when there are none."""
+def _possible(config, http, asks, counts):
+    """Whether some set of so many edits does it, by trying all of them."""
     wanted = plan._wanted(plan.resolve(http, asks), whole=True)
     slots = {}
     for scope in http.walk():
@@ -351,7 +393,7 @@ def _fewest(config, http, asks):
         if scope.own is not None:
             slots.setdefault(plan._own_slot(scope), scope)
     texts = sorted({plan._text(scope) for scope in http.walk()} | {"50m"})
-    for count in range(5):
+    for count in counts:
         for places in itertools.combinations(slots, count):
             for values in itertools.product([*texts, plan._REMOVE], repeat=count):
                 if any(slot[0] == plan._INSERT and value == plan._REMOVE for slot, value in zip(places, values)):
@@ -361,11 +403,11 @@ def _fewest(config, http, asks):
                     plan._check(plan._apply(config, http, [], actions), wanted)
                 except (plan.PlanError, ConfigError):
                     continue
-                return count
-    return None
+                return True
+    return False
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(files=configurations(), name=st.sampled_from(["a", "b", "c"]), path=st.sampled_from(PATHS))
 def test_only_the_edited_bytes_change_and_removing_gives_them_back(files, name, path, tmp_path_factory):
     directory = str(tmp_path_factory.mktemp("nginx"))
