@@ -19,10 +19,12 @@ def findings_table(findings: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return the findings as lines of a table, the most severe first."""
     try:
         rows = sorted(findings, key=lambda item: ORDER[item["severity"]])
-        cells = [(row["severity"], row.get("host") or "", row["check"], row["message"]) for row in rows]
+        cells = [
+            (row["severity"], row.get("host") or "", row["check"], row["subject"], row["message"]) for row in rows
+        ]
     except (KeyError, TypeError) as error:
         raise AnsibleFilterError(f"findings_table needs a list of findings: {error!r}") from error
-    return _table(("severity", "host", "check", "message"), cells)
+    return _table(("severity", "host", "check", "subject", "message"), cells)
 
 
 def record_findings(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -60,8 +62,11 @@ def records_table(records: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(_width, column)) for column in zip(head, *rows)]
-    lines = [head, ["-" * width for width in widths], *rows]
+    """Return the lines of a table; a column without any value is left out."""
+    used = [column for column in zip(head, *rows) if any(column[1:]) or not rows]
+    widths = [max(map(_width, column)) for column in used]
+    lines = [*zip(*used)]
+    lines.insert(1, tuple("-" * width for width in widths))
     return ["  ".join(_pad(cell, width) for cell, width in zip(line, widths)).rstrip() for line in lines]
 
 

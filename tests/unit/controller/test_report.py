@@ -15,16 +15,16 @@ from ansible_collections.worklog.maintenance.plugins.filter.report import (
 
 def test_findings_come_most_severe_first_and_chinese_lines_up() -> None:
     findings = [
-        {"severity": "ok", "host": "db1", "check": "a", "message": "fine"},
-        {"severity": "critical", "host": "应用", "check": "b", "message": "磁盘满"},
-        {"severity": "warning", "check": "c", "message": "near"},
+        {"severity": "ok", "host": "db1", "check": "a", "subject": "/", "message": "fine"},
+        {"severity": "critical", "host": "应用", "check": "b", "subject": "/srv", "message": "磁盘满"},
+        {"severity": "warning", "check": "c", "subject": "/", "message": "near"},
     ]
     assert findings_table(findings) == [
-        "severity  host  check  message",
-        "--------  ----  -----  -------",
-        "critical  应用  b      磁盘满",
-        "warning         c      near",
-        "ok        db1   a      fine",
+        "severity  host  check  subject  message",
+        "--------  ----  -----  -------  -------",
+        "critical  应用  b      /srv     磁盘满",
+        "warning         c      /        near",
+        "ok        db1   a      /        fine",
     ]
 
 
@@ -39,6 +39,11 @@ def test_records_come_in_the_order_of_their_end() -> None:
         "2026-11-01T00:00:00Z  a     patch    nginx    failed",
         "2026-11-02T00:00:00Z  b     restart           ok      0.50 s",
     ]
+
+
+def test_a_column_without_a_value_is_left_out() -> None:
+    finding = {"severity": "ok", "check": "a", "subject": "/", "message": "fine"}
+    assert findings_table([finding])[0] == "severity  check  subject  message"
 
 
 def test_the_findings_of_records_carry_their_host_and_come_once() -> None:
