@@ -40,7 +40,7 @@ options:
           - V(plain) accepts any content, without looking into it.
         type: str
         default: auto
-        choices: [auto, plain, tree, tar, sqldump, mongodump, bson, rdb, aof, env, text]
+        choices: [auto, plain, tree, tar, mongodump_archive, redis_rdb, redis_aof, sqldump, bson, env, text]
       manifest:
         description:
           - The manifest of this backup, C(*.json), or a file as C(sha256sum) writes it.

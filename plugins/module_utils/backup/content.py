@@ -14,7 +14,8 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup import 
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.decoders import Decoder
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.members import Members, printable
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.reading import ahead
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.tar import TarWalker
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.related import Related
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.tar import Sink, TarWalker
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.text import EnvWalker
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.walker import Problem, Walker
 
@@ -60,13 +61,11 @@ class Inspection:
     attributes: dict[str, Any] = field(default_factory=dict)
     created: float | None = None
     more_problems: int = 0
-    #: by directory: the files of a format that belongs together, and their sizes
-    related: dict[str, dict[str, int]] = field(default_factory=dict)
     has_members: bool = False
-    _related_count: int = 0
 
     def __post_init__(self) -> None:
         self.members = Members(self.wanted)
+        self.related = Related()
 
     def problem(self, subject: str, problem: Problem) -> None:
         """Keep a problem; the serious ones first when there are too many."""
@@ -112,13 +111,6 @@ class Inspection:
                 self.members.found(key)
         if not inside:
             self.attributes.update(walker.facts.attributes)
-
-    def relate(self, path: str, size: int) -> None:
-        """Remember a file that is judged together with the others of its directory."""
-        if self._related_count < 50_000:
-            directory, _slash, name = path.rpartition("/")
-            self.related.setdefault(directory, {})[name] = size
-            self._related_count += 1
 
 
 class _Layer:
@@ -210,6 +202,7 @@ class Content:
             self._child.close(complete and self._layer.complete)
         if self._walker is not None:
             self._finish(self._walker, complete)
+            self._walker = None
 
     def consume(self, blocks: Iterator[bytes], threaded: bool) -> None:
         """Take all blocks of a file; a large one is decompressed in a thread of its own."""
@@ -303,9 +296,10 @@ class Content:
             return TarWalker(self._inspection.members, self._open_member)
         return entry.walker(self._name)
 
-    def _open_member(self, name: str, size: int) -> Content | None:
-        if formats.is_related(name):
-            self._inspection.relate(name, size)
+    def _open_member(self, name: str, size: int) -> Sink | None:
+        keep = self._inspection.related.add(name, size)
+        if keep is not None:
+            return keep
         if not formats.followed_inside(name):
             return None
         subject = f"{self._subject}!{printable(name)}"
@@ -332,6 +326,7 @@ class Content:
             walker.close()
         except Exception as error:
             self._broken(error)
+            return
         if not complete:
             del walker.problems[before:]
         self._inspection.absorb(self._subject, walker, self._inside)
@@ -349,4 +344,5 @@ class Content:
                 advice="This is a fault of the check, not of the backup: please report it.",
             ),
         )
-        self._walker.problems = [problem for problem in self._walker.problems if problem.damage]
+        self._inspection.absorb(self._subject, self._walker, self._inside)
+        self._walker = None

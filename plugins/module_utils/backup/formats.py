@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.decoders import (
     Bzip2Decoder,
@@ -15,6 +16,20 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.decoder
     GzipDecoder,
     XzDecoder,
 )
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.mongodump import (
+    BsonWalker,
+    MongoArchiveWalker,
+    looks_like_bson,
+)
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.mongodump import (
+    looks_like as looks_like_mongo_archive,
+)
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.redis_aof import AofWalker
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.redis_aof import looks_like as looks_like_aof
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.redis_rdb import RdbWalker
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.redis_rdb import looks_like as looks_like_rdb
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.sqldump import SqlDumpWalker
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.sqldump import looks_like as looks_like_sql
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.tar import TarWalker, is_header
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.text import (
     EnvWalker,
@@ -22,7 +37,7 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.text im
     is_env,
     is_text,
 )
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.walker import Problem, Walker
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.walker import Walker
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.zstd_frames import MAGIC, ZstdDecoder
 
 #: Bytes that are enough to recognise every format.
@@ -68,6 +83,13 @@ def _is_zstd(head: bytes) -> bool:
     return head[:4] == MAGIC or (head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50)
 
 
+def namespace(path: str) -> tuple[str, str]:
+    """Return the database and the collection that the path of a BSON file names."""
+    folder, _slash, name = path.rpartition("/")
+    stem = name[:-5] if name.endswith(".bson") else name
+    return ("" if name == "oplog.bson" else folder.rpartition("/")[2], unquote(stem))
+
+
 CODECS = (
     Codec("gzip", {".gz": "", ".tgz": ".tar"}, lambda head: head[:3] == b"\x1f\x8b\x08", GzipDecoder),
     Codec("xz", {".xz": "", ".txz": ".tar"}, lambda head: head[:6] == b"\xfd7zXZ\0", XzDecoder),
@@ -77,6 +99,11 @@ CODECS = (
 
 FORMATS = (
     Format("tar", lambda head: is_header(head[:512]), lambda path: TarWalker(), (".tar",)),
+    Format("mongodump_archive", looks_like_mongo_archive, lambda path: MongoArchiveWalker()),
+    Format("redis_rdb", looks_like_rdb, lambda path: RdbWalker(), (".rdb",), "always"),
+    Format("redis_aof", looks_like_aof, lambda path: AofWalker(), (".aof",), "always"),
+    Format("sqldump", looks_like_sql, lambda path: SqlDumpWalker(), (".sql",), "sniff"),
+    Format("bson", looks_like_bson, lambda path: BsonWalker(*namespace(path)), (".bson",), "always"),
     Format("env", is_env, lambda path: EnvWalker()),
     Format("text", is_text, lambda path: TextWalker()),
 )
@@ -119,16 +146,3 @@ def followed_inside(path: str) -> Format | None:
     """Return the format to look for in a member of an archive or a file of a tree, by its name."""
     entry = promised_format(promised_codec(path)[1])
     return entry if entry is not None and entry.inside != "never" else None
-
-
-def is_related(path: str) -> bool:
-    """Return whether a file is judged together with the others of its directory (a mongodump, an AOF directory)."""
-    return path.endswith((".bson", ".bson.gz", ".metadata.json", ".metadata.json.gz", ".aof", ".manifest", ".rdb"))
-
-
-def check_related(related: dict[str, dict[str, int]]) -> list[tuple[str, Problem]]:
-    """Judge the files of each directory together.
-
-    :param related: sizes by file name, by directory.
-    """
-    return []

@@ -16,12 +16,14 @@ _LINE = 64 * 1024
 
 def is_text(head: bytes) -> bool:
     """Return whether the first bytes of a stream are text: no control bytes but white space, escape and the like."""
-    return bool(head) and not re.search(rb"[\x00-\x06\x0e-\x1a\x1c-\x1f\x7f]", head)
+    # A block of zero bytes in a text is a hole in it, which the walker will tell.
+    written = head.replace(b"\0", b"")
+    return len(written) * 4 > len(head) and not re.search(rb"[\x01-\x06\x0e-\x1a\x1c-\x1f\x7f]", written)
 
 
 def is_env(head: bytes) -> bool:
     """Return whether the first bytes are KEY=VALUE lines, comments and empty lines, with one key at least."""
-    lines = head.split(b"\n")
+    lines = head.replace(b"\0", b"").split(b"\n")
     if len(head) >= 512 and len(lines) > 1:
         lines.pop()
     lines = [line for line in (line.strip() for line in lines) if line and not line.startswith(b"#")]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup import formats
@@ -19,10 +19,13 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.reading
     open_file,
     read_file,
 )
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.related import Keep
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.walker import Problem
 
 #: Inodes with several names that are remembered, so that each is read once, and directories that are looked at again.
 _REMEMBERED = 100_000
+
+_DESCRIPTION = ".metadata.json.gz"
 
 
 @dataclass
@@ -95,9 +98,11 @@ def walk(
             if kind == stat.S_IFLNK:
                 members.link(path, target)
             elif kind == stat.S_IFREG:
-                if formats.is_related(path):
-                    inspection.relate(f"{root}/{path}", status.st_size)
-                if formats.promised_codec(path)[0] and not formats.followed_inside(path):
+                if (
+                    formats.promised_codec(path)[0]
+                    and not formats.followed_inside(path)
+                    and not path.endswith(_DESCRIPTION)
+                ):
                     archives += 1
                 key = (status.st_dev, status.st_ino)
                 if status.st_nlink > 1 and key in seen:
@@ -151,8 +156,13 @@ def _read(
     try:
         descriptor = open_file(name, dir_fd)
         try:
-            if formats.followed_inside(path):
-                consume = Content(inspection, shown, f"{root}/{path}", inside=True).consume
+            # A dump directory is named by its database, so the directory's own name belongs to the path.
+            full = f"{os.path.basename(root)}/{path}"
+            keep = inspection.related.add(full, os.fstat(descriptor).st_size)
+            if keep is not None:
+                consume = _into(keep)
+            elif formats.followed_inside(path):
+                consume = Content(inspection, shown, full, inside=True).consume
             else:
                 consume = _ignore
             reading = read_file(descriptor, consume, hashed=hashed, progress=progress)
@@ -168,5 +178,13 @@ def _read(
     return reading.sha256
 
 
-def _ignore(blocks: object, threaded: bool) -> None:
+def _ignore(blocks: Iterator[bytes], threaded: bool) -> None:
     pass
+
+
+def _into(keep: Keep) -> Callable[[Iterator[bytes], bool], None]:
+    def consume(blocks: Iterator[bytes], threaded: bool) -> None:
+        for block in blocks:
+            keep.feed(block)
+
+    return consume

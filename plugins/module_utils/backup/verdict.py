@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup import formats, manifest
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup import manifest
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.content import Inspection, Limits
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.expect import Expectation
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.history import NEEDED, History
@@ -130,8 +130,13 @@ class Check:
 
 
 def compare_related(check: Check) -> None:
-    for subject, problem in formats.check_related(check.inspection.related):
+    if any(problem.damage and not problem.note for _subject, problem in check.inspection.problems):
+        return  # what is missing is missing because of that
+    problems, unchecked = check.inspection.related.judge(check.inspection.counts)
+    for subject, problem in problems:
         check.inspection.problem(subject, problem)
+    for text in unchecked:
+        check.inspection.not_checked(text)
 
 
 def compare_content(check: Check) -> None:
@@ -266,7 +271,8 @@ def compare_age(check: Check, status: os.stat_result, now: float) -> None:
     created = check.inspection.created
     if check.manifest is not None and check.manifest.ended is not None:
         result.made, result.made_from = check.manifest.ended, "manifest"
-    elif created is not None:
+    elif created is not None and (result.made_from or created < status.st_mtime):
+        # A dump tells the local time of its host, which may seem later than the file.
         result.made, result.made_from = created, "content"
     elif result.made is None:
         result.made, result.made_from = status.st_mtime, "modification time"
@@ -302,11 +308,11 @@ def conclude(check: Check, now: float) -> Result:
             severity = "critical"
             damaged = damaged or problem.damage
             doubtful = doubtful or not problem.damage
-        whole = f"{result.path}!{subject}" if subject.startswith("!") else f"{result.path}/{subject}"
+        whole = result.path + ("" if subject.startswith("!") or not subject else "/") + subject
         result.findings.append(
             Finding(
                 problem.check,
-                whole.replace("/!", "!") if subject else result.path,
+                whole,
                 severity,
                 problem.message,
                 observed=problem.offset,

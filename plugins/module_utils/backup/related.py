@@ -1,0 +1,111 @@
+# Copyright: (c) 2026, Worklog Maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Files that mean something only together: a directory of mongodump, the parts of a Redis append only file."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup import formats, mongodump, redis_aof
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.walker import Problem
+
+_KEPT = ("prelude.json", ".metadata.json", ".aof.manifest")
+_NAMED = (*_KEPT, ".bson", ".aof", ".rdb")
+
+#: Names that are remembered, and bytes of one file and of all together whose content is.
+_MAX_NAMES = 50_000
+_MAX_FILE = 256 * 1024
+_MAX_CONTENT = 8 * 1024 * 1024
+
+
+class Related:
+    """Take the names, keep the content of the small files that describe the others, and judge them at the end."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, int] = {}
+        self._contents: dict[str, bytearray] = {}
+        self._kept = 0
+        self._full = False
+
+    def add(self, path: str, size: int) -> Keep | None:
+        """Take a file; return what wants its content, if anything does."""
+        base = path[:-3] if path.endswith(".gz") else path
+        if not base.endswith(_NAMED):
+            return None
+        if len(self._names) >= _MAX_NAMES:
+            self._full = True
+            return None
+        self._names[path] = size
+        if not base.endswith(_KEPT):
+            return None
+        if size > _MAX_FILE or self._kept + size > _MAX_CONTENT:
+            self._full = True
+            return None
+        self._kept += size
+        content = self._contents[path] = bytearray()
+        return Keep(content)
+
+    def judge(self, counts: dict[str, dict[str, int | None]]) -> tuple[list[tuple[str, Problem]], list[str]]:
+        """Return the problems with the path they belong to, and what could not be checked.
+
+        :param counts: what was counted; namespaces that only descriptions name are added, and names that a file name
+            could not hold are put right.
+        """
+        if self._full:
+            return [], ["the descriptions of the collections: there are too many to be kept"]
+        problems: list[tuple[str, Problem]] = []
+        dump = mongodump.read_directory(self._names, self._read)
+        if dump is not None:
+            problems += [("", problem) for problem in dump.problems]
+            _rename(counts, dump.streams)
+            for database, collections in dump.counts.items():
+                for collection in collections:
+                    counts.setdefault(database, {}).setdefault(collection, None)
+        for path in self._names:
+            if path.endswith(".aof.manifest"):
+                folder = path[: path.rfind("/") + 1]
+                beside = [name[len(folder) :] for name in self._names if name.startswith(folder)]
+                parts = redis_aof.read_manifest(self._read(path) or b"", beside)
+                problems += [("", problem) for problem in parts.problems]
+        return problems, []
+
+    def _read(self, path: str) -> bytes | None:
+        content = self._contents.get(path)
+        if content is None:
+            return None
+        if not path.endswith(".gz"):
+            return bytes(content)
+        inflater = zlib.decompressobj(31)
+        try:
+            inflated = inflater.decompress(bytes(content), 16 * _MAX_FILE)
+        except zlib.error:
+            return None
+        return inflated if inflater.eof else None
+
+
+class Keep:
+    """Keeps the content of one file."""
+
+    def __init__(self, content: bytearray) -> None:
+        self._content = content
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece."""
+        if len(self._content) <= _MAX_FILE:
+            self._content += data
+
+    def close(self, complete: bool = True) -> None:
+        """Take the end."""
+
+
+def _rename(counts: dict[str, dict[str, int | None]], streams: Mapping[str, tuple[str, str]]) -> None:
+    for path, (database, collection) in streams.items():
+        base = path[:-3] if path.endswith(".gz") else path
+        told, name = formats.namespace(base)
+        if (told, name) != (database, collection) and name in counts.get(told, {}):
+            counts.setdefault(database, {})[collection] = counts[told].pop(name)
+            if not counts[told]:
+                del counts[told]
