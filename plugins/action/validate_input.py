@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,11 @@ class ActionModule(ActionBase):
         if arguments["target"] is None:
             hosts = {variables["inventory_hostname"]: variables}
         else:
-            hosts = {name: variables["hostvars"][name] for name in self._match(arguments["target"], variables)}
+            # The variables of a play are not among those that hosts show to each other.
+            hosts = {
+                name: ChainMap(variables["hostvars"][name], variables)
+                for name in self._match(arguments["target"], variables)
+            }
             if not hosts:
                 known = sorted({*variables["groups"], *variables["groups"]["all"]} - {"all", "ungrouped"})
                 problems.append(
