@@ -196,7 +196,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-action:
+operation:
   description: What was done or would be done, C(start), C(stop), C(restart) or C(reload); none when nothing was needed.
   returned: always
   type: str

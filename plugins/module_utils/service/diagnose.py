@@ -30,23 +30,25 @@ ADVICE = {
 _PATTERNS: tuple[tuple[str, str], ...] = (
     (
         "resource",
-        r"no space left on device|ENOSPC|disk quota exceeded|file system is full|disk full"
-        r"|out of memory|OutOfMemoryError|cannot allocate memory|ENOMEM|MemoryError|bad_alloc"
-        r"|cannot reserve enough space|insufficient memory|can't allocate|Cannot allocate"
-        r"|too many open files|EMFILE|ENFILE|unable to create (?:new )?native thread"
+        r"no space left on device|\bENOSPC\b|disk quota exceeded|file system is full|disk full"
+        r"|out of memory|OutOfMemoryError|cannot allocate memory|\bENOMEM\b|MemoryError|bad_alloc"
+        r"|cannot reserve enough space|insufficient memory|cannot map innodb_buffer_pool|can't allocate|Cannot allocate"
+        r"|too many open files|\bEMFILE\b|\bENFILE\b|unable to create (?:new )?native thread"
         r"|fork: retry: Resource temporarily unavailable|Killed process \d+",
     ),
     (
         "port",
-        r"address already in use|EADDRINUSE|address in use|cannot bind socket.*in use|port \d+ was already in use"
+        r"address already in use|\bEADDRINUSE\b|address in use|cannot bind socket.*in use|port \d+ was already in use"
         r"|port (?:\d+ )?(?:is )?already in use|Do you already have another .* running on port"
-        r"|could not bind TCP.*in use|cannot assign requested address|EADDRNOTAVAIL|only one usage of each socket",
+        r"|could not bind TCP.*in use|cannot assign requested address|\bEADDRNOTAVAIL\b|only one usage of each socket",
     ),
     (
         "dependency",
-        r"ECONNREFUSED|connection refused|ECONNRESET.*connect|ENOTFOUND|EAI_AGAIN|ETIMEDOUT|getaddrinfo"
+        r"\bECONNREFUSED\b|connection refused|\bECONNRESET\b.*connect|\bENOTFOUND\b|\bEAI_AGAIN\b|\bETIMEDOUT\b"
+        r"|getaddrinfo"
         r"|name or service not known|temporary failure in name resolution|could not resolve host|UnknownHostException"
-        r"|host not found in upstream|could not resolve address|no route to host|EHOSTUNREACH|network is unreachable"
+        r"|host not found in upstream|could not resolve address|no route to host|\bEHOSTUNREACH\b"
+        r"|network is unreachable"
         r"|can't connect to (?:local )?(?:server|mysql)|can't connect to .*server|unable to connect to"
         r"|failed to connect to|could not connect to|connection timed out|communications link failure"
         r"|access denied for user|authentication failed|NOAUTH|WRONGPASS|unknown database"
@@ -55,8 +57,8 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     ),
     (
         "permission",
-        r"permission denied|EACCES|EPERM|operation not permitted|access is denied|AccessDeniedException"
-        r"|not permitted|read-only file system|EROFS|Errcode: 13|errno: 13",
+        r"permission denied|\bEACCES\b|\bEPERM\b|operation not permitted|access is denied|AccessDeniedException"
+        r"|not permitted|read-only file system|\bEROFS\b|Errcode: 13|errno: 13",
     ),
     (
         "configuration",
@@ -70,7 +72,7 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
         r"|missing (?:required )?(?:environment variable|setting|configuration|option)|KeyError: '[A-Z_]+'"
         r"|Failed to bind properties|BeanCreationException|Could not resolve placeholder"
         r"|Failed to (?:locate executable|determine user credentials)|at step (?:EXEC|CHDIR|USER|GROUP|NAMESPACE)"
-        r"|bad unit file setting|no such file or directory|ENOENT|can't open file|cannot open (?:the )?file",
+        r"|bad unit file setting|no such file or directory|\bENOENT\b|can't open file|cannot open (?:the )?file",
     ),
     (
         "crash",
@@ -79,6 +81,8 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
         r"|mysqld got (?:signal|exception)|\bfatal error\b|A fatal error has been detected|TypeError|ReferenceError",
     ),
 )
+
+_SENTENCE = r"error|exception|fail|can't|cannot|could not|fatal|emerg|alert"
 
 #: Exit statuses that systemd itself gives when it cannot run the program (systemd.exec(5), "Process Exit Codes").
 _SYSTEMD_STATUS = {
@@ -118,9 +122,11 @@ def diagnose(lines: Sequence[str], end: Exit) -> Diagnosis:
     if end.oom:
         return Diagnosis("resource", end.describe())
     for cause, pattern in _PATTERNS:
-        for line in reversed(lines):
-            if re.search(pattern, line, re.IGNORECASE):
-                return Diagnosis(cause, line.strip()[:500])
+        matches = [line.strip()[:500] for line in lines if re.search(pattern, line, re.IGNORECASE)]
+        # the sentence says more than a field of it, such as "code: 'ECONNREFUSED',"
+        sentences = [line for line in matches if re.search(_SENTENCE, line, re.IGNORECASE)]
+        if matches:
+            return Diagnosis(cause, (sentences or matches)[-1])
     if end.code in _SYSTEMD_STATUS and end.result:
         cause, words = _SYSTEMD_STATUS[end.code]
         return Diagnosis(cause, f"{words} (systemd's exit status {end.code})")

@@ -97,6 +97,7 @@ class Docker:
     """
 
     kind = "docker"
+    interval = 0.5
 
     def __init__(self, name: str, run: Runner) -> None:
         self.name = name

@@ -90,6 +90,8 @@ class Manager(Protocol):
     kind: str
     #: What messages call it, such as ``unit nginx.service``.
     title: str
+    #: Seconds between two questions to the manager: asking PM2 starts Node.js each time.
+    interval: float
 
     def status(self) -> Status:
         """Return the state of the service now.

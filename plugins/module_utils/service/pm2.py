@@ -146,6 +146,7 @@ class Pm2:
     """
 
     kind = "pm2"
+    interval = 2.0
 
     def __init__(
         self, name: str, run: Runner, *, user: str | None = None, home: str | None = None, ecosystem: str | None = None
@@ -164,6 +165,8 @@ class Pm2:
         self._ids: list[int] = []
         self._offset = 0
         self._bus: _Bus | None = None
+        self._known: list[dict[str, Any]] = []
+        self._fresh = False
 
     @property
     def daemon(self) -> int:
@@ -180,11 +183,13 @@ class Pm2:
 
         :raises ServiceError: when PM2 does not answer.
         """
-        return [entry for entry in self._list() if entry.get("name") == self.name]
+        self._known = [entry for entry in self._list() if entry.get("name") == self.name]
+        return self._known
 
     def status(self) -> Status:
         """Return the state of all instances now."""
-        instances = self.instances()
+        instances = self._known if self._fresh else self.instances()
+        self._fresh = False
         self._ids = [int(instance.get("pm_id") or 0) for instance in instances]
         status = status_of(instances)
         waiting = {int(entry.get("pm_id") or 0) for entry in instances if entry["pm2_env"].get("wait_ready")}
@@ -257,6 +262,7 @@ class Pm2:
             return
         self._ids = [int(instance.get("pm_id") or 0) for instance in instances]
         # PM2 counts the restart that we asked for; what ended by itself since is not ours
+        self._fresh = True
         early = len(self._ended(mark))
         self._offset = max(0, status_of(instances).restarts - early)
 
@@ -267,7 +273,7 @@ class Pm2:
     def mark(self) -> dict[str, Place]:
         """Return where the logs of PM2 and of all instances end now."""
         paths = [os.path.join(self.home, "pm2.log")]
-        for instance in self.instances():
+        for instance in self._known or self.instances():
             for key in ("pm_out_log_path", "pm_err_log_path"):
                 paths.append(str(instance["pm2_env"].get(key) or os.devnull))
         return {path: place(path) for path in paths}
@@ -276,7 +282,7 @@ class Pm2:
         """Return the last lines of standard output, then of standard error of all instances since the mark."""
         found: list[str] = []
         for key in ("pm_out_log_path", "pm_err_log_path"):
-            for path in dict.fromkeys(str(instance["pm2_env"].get(key) or "") for instance in self.instances()):
+            for path in dict.fromkeys(str(instance["pm2_env"].get(key) or "") for instance in self._known):
                 if path:
                     found.extend(read_since(path, mark.get(path, Place(0, 0))))
         return found[-lines:]
@@ -288,7 +294,7 @@ class Pm2:
 
     def owns(self, pid: int) -> bool:
         """Whether a process is an instance, comes from one, or is the daemon that listens for a cluster."""
-        instances = self.instances()
+        instances = self._known or self.instances()
         mains = {int(instance.get("pid") or 0) for instance in instances} - {0}
         cluster = any(instance["pm2_env"].get("exec_mode") == "cluster_mode" for instance in instances)
         return process.is_descendant(pid, mains) or (cluster and pid == self.daemon)

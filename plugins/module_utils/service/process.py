@@ -182,9 +182,7 @@ def _sockets_of(pid: int, proc: str) -> set[int]:
     return found
 
 
-def _look_as_owner(
-    closed: dict[int, list[int]], inodes: set[int], run: Runner, proc: str
-) -> Iterator[tuple[int, int]]:
+def _look_as_owner(closed: dict[int, list[int]], inodes: set[int], run: Runner, proc: str) -> Iterator[tuple[int, int]]:
     for uid, candidates in closed.items():
         for inode in inodes:
             directories = [f"{proc}/{pid}/fd" for pid in candidates]

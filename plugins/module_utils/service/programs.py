@@ -98,6 +98,7 @@ def test_configuration(test: Sequence[str], run: Runner, user: str | None = None
 def told(result: Result) -> str:
     """Return the lines of a test's output that name an error, else its last ones, without time stamps."""
     lines = [line.strip() for line in (result.stderr + "\n" + result.stdout).splitlines() if line.strip()]
-    errors = [line for line in lines if re.search(r"emerg|alert|error|fatal|syntax|bad |unknown|line \d+", line, re.I)]
+    telling = r"emerg|alert|error|fatal|syntax|bad |unknown|>>>|line \d+"
+    errors = [line for line in lines if re.search(telling, line, re.IGNORECASE)]
     chosen = (errors or lines)[:4]
     return "; ".join(re.sub(r"^\[?\d{4}[-/]\d\d[-/]\d\d[ T][\d:.]+\]?\s*(\d+ )?", "", line) for line in chosen)[:1000]

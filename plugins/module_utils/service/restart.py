@@ -94,7 +94,7 @@ class Outcome:
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, times in seconds."""
         return {
-            "action": self.action or None,
+            "operation": self.action or None,
             "changed": self.changed,
             "findings": [finding.as_dict() for finding in self.findings],
             "state_before": self.before.words if self.before else None,
@@ -239,7 +239,7 @@ class Restarter:
         try:
             self._base = out.before.restarts if out.before else 0
             # what it logged when it became ready is long past
-            self._wait(began, logs, log="")
+            self._wait(self.manager.status(), began, logs, log="")
             out.serving = True
             out.message = f"{title} runs already and is ready"
         except (Failure, ServiceError) as error:
@@ -311,38 +311,44 @@ class Restarter:
         out = self.out
         workers = self._workers(before) if action == "reload" else set()
         self.manager.act(action, self.request.timeout)
-        first = out.after = self.manager.status()
+        first = self.manager.status()
         # systemd and Docker count from 0 again after a restart, PM2 and a reload go on counting
         self._base = before.restarts if first.restarts >= before.restarts else 0
-        self._wait(began, logs, log=self.request.ready.log)
-        if action != "reload" and out.after.generation == before.generation and before.phase == "running":
+        ready = self._wait(first, began, logs, log=self.request.ready.log)
+        if action != "reload" and ready.generation == before.generation and before.phase == "running":
             raise Failure("it is still the same process as before, it was not restarted")
-        if action == "reload" and self.manager.kind != "pm2" and out.after.pids != before.pids:
+        if action == "reload" and self.manager.kind != "pm2" and ready.pids != before.pids:
             raise Failure("its main process was replaced: it did not survive the reload")
         if workers:
             self._wait_for_workers(before, workers, began)
         out.start = self._clock() - began
         sampler.stop()
         sampler.gap.add(self._clock(), True)
-        self._watch(out.after, sampler)
+        self._watch(ready, sampler)
 
-    def _wait(self, began: float, logs: _Logs, *, log: str) -> None:
-        """Return when the service is ready; raise as soon as it has failed or the time is over."""
-        pause = 0.05
+    def _wait(self, status: Status, began: float, logs: _Logs, *, log: str) -> Status:
+        """Return the status when the service is ready; raise as soon as it has failed or the time is over."""
+        pause, asked = 0.05, self._clock()
         while True:
-            status = self.out.after = self.manager.status()
-            self.out.restarts = max(0, status.restarts - self._base)
+            self._count(status)
             if self.out.restarts:
                 raise Failure("it crashed while it started and its manager started it again")
             if status.down:
                 raise Failure(f"it ended while it started, it is {status.words}")
             answer = self._ready(status, logs, log)
             if answer.good:
-                return
+                return status
             if self._clock() - began >= self.request.timeout:
                 raise Failure(f"it was not ready within {self.request.timeout:g} s: {answer.said}")
             self._sleep(pause)
             pause = min(pause * 1.5, 0.5)
+            # the manager is asked again before an answer counts
+            if self._clock() - asked >= self.manager.interval or all_good(self.request.ready.probes).good:
+                status, asked = self.manager.status(), self._clock()
+
+    def _count(self, status: Status) -> None:
+        self.out.after = status
+        self.out.restarts = max(0, status.restarts - self._base)
 
     def _ready(self, status: Status, logs: _Logs, log: str) -> Answer:
         if status.phase != "running":
@@ -362,14 +368,21 @@ class Restarter:
 
     def _watch(self, first: Status, sampler: Sampler) -> None:
         """Keep watch: the same processes, no restarts, still answering."""
-        began = self._clock()
-        bad = 0
+        began = asked = self._clock()
+        status, bad, visible = first, 0, all(map(process.alive, first.pids))
         while True:
-            remaining = self.request.watch - (self._clock() - began)
-            status = self.out.after = self.manager.status()
-            lived = f"{self._clock() - began:.1f} s after it was ready"
-            self.out.restarts = max(0, status.restarts - self._base)
-            if status.down:
+            now = self._clock()
+            remaining = self.request.watch - (now - began)
+            gone = visible and not all(map(process.alive, first.pids))
+            if gone or remaining <= 0 or now - asked >= self.manager.interval:
+                status, asked = self.manager.status(), now
+            lived = f"{now - began:.1f} s after it was ready"
+            self._count(status)
+            if gone and status.up and status.pids == first.pids:
+                self._sleep(0.3)  # its manager has not noticed yet
+                status = self.manager.status()
+                self._count(status)
+            if status.down or (gone and status.pids == first.pids):
                 raise Failure(f"it ended {lived}, it is {status.words}")
             if self.out.restarts or status.generation != first.generation or status.pids != first.pids:
                 raise Failure(f"it crashed {lived} and its manager started it again")

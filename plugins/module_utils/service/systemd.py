@@ -123,6 +123,7 @@ class Systemd:
     """
 
     kind = "systemd"
+    interval = 0.25
 
     def __init__(self, name: str, run: Runner, user: str | None = None) -> None:
         self.name = unit_name(name)
