@@ -210,7 +210,7 @@ EXAMPLES = r"""
 RETURN = r"""
 limits:
   description: For each server and path what holds before and after. In check mode, after is what would hold.
-  returned: always
+  returned: when the plan could be made
   type: list
   elements: dict
   contains:
@@ -237,7 +237,7 @@ limits:
       after_from: /etc/nginx/sites-enabled/worklog:2
 edits:
   description: The edits, in the order of files and lines.
-  returned: always
+  returned: when the plan could be made
   type: list
   elements: dict
   contains:
@@ -253,6 +253,10 @@ findings:
   returned: always
   type: list
   elements: dict
+refused:
+  description: Whether nothing was touched, since what was asked or found does not allow it.
+  returned: failure
+  type: bool
 reloaded:
   description: Whether nginx was reloaded.
   returned: success
@@ -368,9 +372,9 @@ def main() -> None:
         request = _request(module.params, module.check_mode)
         outcome = work.carry_out(request, System(command.run))
     except (SizeError, ValueError) as error:
-        module.fail_json(msg=_plain(str(error)))
+        module.fail_json(msg=_plain(str(error)), refused=True)
     except work.LimitError as error:
-        module.fail_json(msg=_plain(str(error)), **_plain(error.details))
+        module.fail_json(msg=_plain(str(error)), **{"refused": False, **_plain(error.details)})
     result = {name: getattr(outcome, name) for name in ("changed", "limits", "edits", "reloaded", "proof", "backups")}
     result["findings"] = [finding.as_dict() for finding in outcome.findings]
     if module._diff:

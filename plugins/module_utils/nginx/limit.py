@@ -103,7 +103,9 @@ def carry_out(request: Request, system: System, asker: probe.Asker = probe.ask) 
     try:
         instance = locate(system, executable=request.executable, config=request.config, container=request.container)
         if instance.master is None and request.require_running:
-            raise LimitError(f"nginx does not run with {instance.config}; start it, or set require_running: false")
+            raise LimitError(
+                f"nginx does not run with {instance.config}; start it, or set require_running: false", refused=True
+            )
         _must_be_valid(instance)
         config = Config(instance.config, instance.tree)
         http = build(config)
@@ -111,7 +113,7 @@ def carry_out(request: Request, system: System, asker: probe.Asker = probe.ask) 
         hosts = {real: instance.outside(real) for real in plan.contents}
         probes, unprobed = _probes(request, plan, instance)
     except (InstanceError, ConfigError, PlanError, CommandError, OSError) as error:
-        raise LimitError(str(error)) from error
+        raise LimitError(str(error), refused=True) from error
     outcome = Outcome(
         changed=bool(plan.contents),
         limits=[_limit(plan, target) for target in plan.targets],
@@ -166,6 +168,7 @@ def _must_be_valid(instance: Instance) -> None:
     if not result.ok:
         raise LimitError(
             f"the configuration is broken already, nothing was touched: {result.describe()}",
+            refused=True,
             rc=result.rc,
             stderr=result.stderr,
         )
@@ -319,7 +322,7 @@ def _write(instance: Instance, changes: Mapping[str, tuple[bytes, bytes]], outco
         outcome.backups = {path: files.backup(path) for path in changes}
         files.replace_all(changes)
     except files.FileError as error:
-        raise LimitError(f"{error}; nothing was changed", **_details(outcome)) from error
+        raise LimitError(f"{error}; nothing was changed", refused=True, **_details(outcome)) from error
     old = {path: text for path, (text, _) in changes.items()}
     try:
         result = instance.test()
