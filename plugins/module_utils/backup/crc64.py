@@ -41,6 +41,11 @@ XZ = Polynomial(0xC96C5795D7870F42, _MASK, _MASK, (0, 169081, 197752, 229369, 26
 
 
 @cache
+def _ones(bits: int) -> int:
+    return (1 << bits) - 1
+
+
+@cache
 def table(reflected: int) -> list[int]:
     """Return the 256 remainders for going through data byte by byte."""
     entries = []
@@ -75,7 +80,6 @@ class Crc64:
         self._polynomial = polynomial
         #: So many bytes of data can be cleared at once: no term of the multiple but the first falls among them.
         self._block = polynomial.multiple[1] // 8
-        self._mask = (1 << self._block * 8) - 1
         self._shifts = [exponent - self._block * 8 for exponent in polynomial.multiple[1:]]
         self._register = polynomial.preset
         self._waiting = b""
@@ -84,7 +88,8 @@ class Crc64:
         """Take the next piece of the data."""
         if self._waiting:
             data = self._waiting + data
-        block, mask, from_bytes = self._block, self._mask, int.from_bytes
+        block, from_bytes = self._block, int.from_bytes
+        mask = _ones(block * 8)
         first, second, *others = self._shifts
         register = self._register
         whole = len(data) - len(data) % block

@@ -157,7 +157,8 @@ class _Namespace:
     view: bool
     documents: int = 0
     ended: bool = False
-    checksum: Crc64 | None = None
+    begun: bool = False
+    checksum: Crc64 = field(default_factory=lambda: Crc64(XZ))
 
 
 class MongoArchiveWalker(PullWalker):
@@ -244,6 +245,8 @@ class MongoArchiveWalker(PullWalker):
 
     def _block(self, header: dict[str, Any]) -> Step:
         name = self._name(header)
+        if not header.keys() >= {"EOF", "CRC"}:
+            self._stop("mongodump.frame", f"{self._where} is broken")
         shown = ".".join(filter(None, name))
         namespace = self._namespaces.get(name)
         if namespace is None:
@@ -252,11 +255,11 @@ class MongoArchiveWalker(PullWalker):
         if namespace.ended:
             self._stop("mongodump.order", f"{shown} goes on after its end")
         self._where = f"a block of {shown}"
-        if namespace.checksum is None:
+        if not namespace.begun:
+            namespace.begun = True
             self._open += 1
             if self._open > _OPEN:
                 self._stop("mongodump.collections", f"more than {_OPEN} collections at a time: not followed", False)
-            namespace.checksum = Crc64(XZ)
         if header.get("EOF") is True:
             yield from self.need(4)
             if not self.data.startswith(_TERMINATOR, self.at):
@@ -270,7 +273,6 @@ class MongoArchiveWalker(PullWalker):
 
     def _documents(self, namespace: _Namespace, shown: str) -> Step:
         checksum = namespace.checksum
-        assert checksum is not None
         from_bytes = int.from_bytes
         while True:
             data, begin = self.data, self.at
@@ -317,9 +319,8 @@ class MongoArchiveWalker(PullWalker):
     def _end(self, namespace: _Namespace, shown: str, expected: Any) -> None:
         namespace.ended = True
         self._open -= 1
-        assert namespace.checksum is not None
         value = namespace.checksum.value()
-        namespace.checksum = None
+        namespace.checksum = Crc64(XZ)
         if not isinstance(expected, int) or value != expected & 0xFFFFFFFFFFFFFFFF:
             self.problem("mongodump.checksum", f"the checksum of {shown} does not match its documents", advice=_ADVICE)
 

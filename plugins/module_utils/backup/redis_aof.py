@@ -159,7 +159,7 @@ class AofWalker(RdbWalker):
         raise Stop
 
     def cut(self) -> None:
-        if self._snapshot or not self.base + self.at:
+        if self._snapshot:
             super().cut()
             return
         text = f"the file ends inside a command, after {self._commands} whole ones"

@@ -32,7 +32,7 @@ _NAME = rb"(?:`(?:[^`]|``)+`|\"(?:[^\"]|\"\")+\"|[\w$\x80-\xff]+)"
 _INSERT = re.compile(
     rb"(?:INSERT|REPLACE)\s+(?:(?:LOW_PRIORITY|DELAYED|HIGH_PRIORITY|IGNORE)\s+)*(?:INTO\s+)?"
     rb"(" + _NAME + rb")(?:\s*\.\s*(" + _NAME + rb"))?\s*"
-    rb"(?:\(\s*(?:" + _NAME + rb"(?:\s*,\s*" + _NAME + rb")*\s*)?\)\s*)?VALUES?\s*(?=\()",
+    rb"(?:\(\s*(?:" + _NAME + rb"(?:\s*,\s*" + _NAME + rb")*\s*)?\)\s*)?VALUES?\s*(?=[(#/-])",
     re.IGNORECASE,
 )
 _CREATE = re.compile(
@@ -56,6 +56,8 @@ _TITLE = re.compile(rb"-- (?:MySQL|MariaDB) dump .*")
 _FOOTER = re.compile(rb"-- Dump completed(?: on +(\d+-\d+-\d+ +\d+:\d+:\d+))?\s*$")
 _ERROR = re.compile(rb"(?:mysqldump|mariadb-dump|mysql|mariadb)(?:\.exe)?: [^\n]*|Got error[^\n]*", re.IGNORECASE)
 _ROW_TOKENS = re.compile(rb"['\"`();#]|/\*|--(?=\s|\Z)")
+#: The same in the lists of rows of the dump programs, which have no comments and no other quotes.
+_PLAIN_TOKENS = re.compile(rb"['();\\]")
 _ENDS = {quote: re.compile(b"[\\\\" + quote + b"]") for quote in (b"'", b'"')}
 _ESCAPE = re.compile(rb"\\[\\']")
 _MARKS = b"'();"
@@ -166,7 +168,7 @@ class SqlDumpWalker(Walker):
         #: Backslashes escape, unless the dump itself sets NO_BACKSLASH_ESCAPES.
         self._escapes = True
         self._literal = False
-        #: A mark of the dump programs has been seen: lists of rows are plain.
+        #: A mark of the dump programs has been seen: lists of rows are plain, and no string holds a line end.
         self._plain = False
         self._newline = b"\n"
         self._database = ""
@@ -265,7 +267,6 @@ class SqlDumpWalker(Walker):
                 return at
             self._foreign(line, self._base + at)
             return self._past_line(data, at, line)
-        self._plain = self._plain or data.startswith(b"/*!", at)
         if self._delimiter == b";" and verb.startswith((b"INSERT", b"REPLACE")):
             match = _INSERT.match(data, at, at + _HEADER)
             if match:
@@ -392,7 +393,7 @@ class SqlDumpWalker(Walker):
                 continue
             match = tokens.search(data, at)
             stop = min(match.start(), limit) if match else limit
-            if self._table is not None and not self._depth and not self._clause:
+            if tokens is _ROW_TOKENS and not self._depth and not self._clause:
                 self._clause = any(value not in b" \t\r\n," for value in data[at:stop])
             if match is None or match.start() >= limit:
                 return limit, False
@@ -402,6 +403,8 @@ class SqlDumpWalker(Walker):
             elif token == b"/*":
                 if not data.startswith((b"!", b"M!"), at):
                     self._quote = b"*/"
+            elif token == b"\\":
+                at += 1
             elif token in (b"#", b"--"):
                 self._quote = b"\n"
             elif token == b"(":
@@ -437,15 +440,18 @@ class SqlDumpWalker(Walker):
             self._data_seen = True
         elif verb.startswith((b"INSERT", b"REPLACE")) and self._delimiter == b";":
             self._data_seen = True
-            match = re.match(rb"\w+\s+(?:\w+\s+)*?(?:INTO\s+)?(" + _NAME + rb")", text)
-            self.facts.attributes["uncounted_statements"] = self.facts.attributes.get("uncounted_statements", 0) + 1
+            match = re.match(rb"\w+\s+(?:IGNORE\s+)?INTO\s+(" + _NAME + rb")", text, re.IGNORECASE)
             if match and self._known(self._database, _name(match.group(1))):
                 self.facts.counts[self._database][_name(match.group(1))] = None
+            words = f"a statement with rows that cannot be counted: {_shown(text)}"
+            self._say("sqldump.uncounted", words, self._start, self._plain)
 
     def _set(self, text: bytes) -> None:
+        self._plain = self._plain or b"@saved_cs_client" in text
         if b"SQL_NOTES" in text:
             if b"@OLD_SQL_NOTES=" in text:
                 self._notes = False
+                self._plain = True
             elif b"=@OLD_SQL_NOTES" in text:
                 self._notes = True
         mode = _SQL_MODE.search(text)
@@ -542,34 +548,40 @@ class SqlDumpWalker(Walker):
         limit = len(data) if final else len(data) - 16
         ending = b");" + self._newline
         short = False
+        plain = self._plain and self._escapes
         while at < limit:
             if short:
                 at = self._merged(data, at, min(limit, at + _SLICE), ending)
-            end = data.find(ending, at, min(limit, at + _SLICE))
-            stop = end + 1 if end >= 0 else min(limit, at + _SLICE)
-            if data[stop - 1] == 92 and (stop - at - len(data[at:stop].rstrip(b"\\"))) & 1 and stop < len(data):
+            stop = min(limit, at + _SLICE)
+            end = data.find(ending, at, stop + len(ending) - 1)
+            if end >= 0:
+                stop = end + 1
+            elif data[stop - 1] == 92 and (stop - at - len(data[at:stop].rstrip(b"\\"))) & 1 and stop < len(data):
+                # What the backslash escapes goes with it.
                 stop += 1
-            state = None
-            if self._plain and self._escapes and not self._clause and self._quote in (b"", b"'"):
-                state = count_rows(data[at:stop], self._quote == b"'", self._depth)
+            state = count_rows(data[at:stop], self._quote == b"'", self._depth) if plain else None
             if state is None:
-                at, ended = self._lex(data, at, stop, _ROW_TOKENS)
+                at, ended = self._lex(data, at, stop, _PLAIN_TOKENS if plain else _ROW_TOKENS)
                 if ended:
                     self._end_values(at)
                     return at
+            else:
+                rows, inside, self._depth = state
+                self._rows += rows
+                self._quote = b"'" if inside else b""
+                short = end >= 0 and stop - at < 4096
+                at = stop
+            if end < 0 or at != end + 1 or not plain:
                 continue
-            rows, inside, self._depth = state
-            self._rows += rows
-            self._quote = b"'" if inside else b""
-            short = stop == end + 1 and stop - at < 4096
-            at = stop
-            if stop == end + 1 and not inside and not self._depth:
-                at = end + len(ending)
-                if not data.startswith(self._header + b"(", at):
-                    self._end_values(at)
-                    return at
-                self._start = self._base + at
-                at += len(self._header)
+            at = end + len(ending)
+            if self._quote:
+                # The dump programs write a line end in a string as \n: a quote has been lost or added.
+                self._quote, self._depth = b"", 1
+            if self._depth or not data.startswith(self._header + b"(", at):
+                self._end_values(at)
+                return at
+            self._start = self._base + at
+            at += len(self._header)
         return at
 
     def _merged(self, data: bytes, at: int, limit: int, ending: bytes) -> int:
