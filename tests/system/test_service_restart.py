@@ -287,6 +287,8 @@ def test_a_broken_configuration_is_refused_by_the_servers_own_test(lab: Any, res
     node, unit, path, line, words = BROKEN[name]
     if name == "sshd":
         restore.run(node, ["systemctl", "stop", "ssh"])
+        restore.path(node, "/etc/ssh/ssh_host_ed25519_key")
+        lab.exec(node, ["ssh-keygen", "-A"])
         lab.exec(node, ["systemctl", "start", "ssh"])
     show = ["systemctl", "show", unit, "--property=MainPID", "--value"]
     before = lab.exec(node, show).stdout
@@ -393,7 +395,7 @@ def test_an_oom_kill_is_recognised(scratch: Scratch) -> None:
         ("WorkingDirectory=/no/such", {}, "configuration"),
         ("", {"refuse": "unknown option 'prot'"}, "configuration"),
         ("", {"port": 22022}, "port"),
-        ("User=nobody", {"port": 80}, "permission"),
+        ("User=nobody", {"secret": True}, "permission"),
     ],
 )
 def test_the_probable_cause_is_told(scratch: Scratch, more: str, config: dict[str, Any], cause: str) -> None:
@@ -402,6 +404,8 @@ def test_the_probable_cause_is_told(scratch: Scratch, more: str, config: dict[st
         scratch.lab.exec("ops1", ["systemctl", "start", "scratch-squatter"])
         scratch.until("scratch-squatter", "active", 22022)
     scratch.unit("scratch", more=more, **config)
+    if cause == "permission":
+        scratch.lab.exec("ops1", ["chmod", "600", "/opt/scratch/scratch.json"])
     result = scratch.call("scratch", watch=3)
     assert result["failed"] and result["cause"] == cause, result["log_tail"]
     assert finding(result, "service.cause")["advice"]
@@ -533,6 +537,12 @@ def test_a_unit_of_a_user(scratch: Scratch) -> None:
         scratch.configure("scratch", crash_after=86400)
         unit = UNIT.format(type="notify", config="scratch", more="", burst=9)
         lab.write("ops1", f"{directory}/scratch.service", unit)
+        # what pam_systemd would do
+        lab.exec("ops1", ["install", "-d", "-o", "scratcher", "-m", "700", f"/run/user/{uid}"])
+        lab.exec("ops1", ["mkdir", "-p", f"/run/systemd/system/user@{uid}.service.d"])
+        environment = f"[Service]\nEnvironment=XDG_RUNTIME_DIR=/run/user/{uid}\n"
+        lab.write("ops1", f"/run/systemd/system/user@{uid}.service.d/scratch.conf", environment)
+        lab.exec("ops1", ["systemctl", "daemon-reload"])
         lab.exec("ops1", ["systemctl", "start", f"user@{uid}.service"])
         result = scratch.call("scratch", user="scratcher", manager="systemd", ready=[URL], ready_status="serving")
         assert not result["failed"], result
@@ -542,6 +552,7 @@ def test_a_unit_of_a_user(scratch: Scratch) -> None:
         lab.exec("ops1", ["systemctl", "stop", f"user@{uid}.service"])
     finally:
         lab.exec("ops1", ["systemctl", "stop", "user.slice"], check=False)
+        lab.exec("ops1", ["find", "/run/systemd/system", "-name", "user@*.service.d", "-exec", "rm", "-r", "{}", "+"])
         lab.exec("ops1", ["userdel", "--remove", "scratcher"], check=False)
         lab.exec("ops1", ["rm", "-f", "/opt/scratch/scratch.json"])
 

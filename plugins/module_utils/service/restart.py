@@ -438,7 +438,7 @@ class Restarter:
             observed=diagnosis.cause,
             advice=diagnosis.advice,
         )
-        if out.exit.result == "start-limit-hit" or (out.after and out.after.exit.result == "start-limit-hit"):
+        if any("Start request repeated too quickly" in line for line in lines):
             self._find(
                 "service.failures",
                 "warning",
@@ -451,7 +451,9 @@ class Restarter:
         """Put back the previous state, if that is asked for, and start the service on it."""
         out, title, previous = self.out, self.manager.title, self.request.fallback
         if not previous:
-            out.serving = not out.restarts and out.after is not None and self._serves(out.after)
+            # what never got ready does not serve, unless it is still the process of before
+            settled = out.after is not None and (out.start is not None or out.after.generation == before.generation)
+            out.serving = settled and not out.restarts and out.after is not None and self._serves(out.after)
             out.downtime = sampler.gap.lasting(self._clock()) if sampler.began_good else None
             return
         first_log, logs = out.log, self._places()

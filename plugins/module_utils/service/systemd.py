@@ -158,7 +158,7 @@ class Systemd:
 
     def problems(self) -> list[tuple[str, str, str]]:
         """Return what keeps systemd from acting on the unit."""
-        if self.user and not os.path.exists(f"/run/user/{self._uid}/bus"):
+        if self.user and not os.path.exists(f"/run/user/{self._uid}/systemd/private"):
             return [
                 (
                     "service.exists",

@@ -33,7 +33,8 @@ nginx: configuration file /tmp/n3 test failed""",
         "configuration",
         """
 [emerg] 10785#10785: cannot load certificate "/etc/none.pem": BIO_new_file() failed (SSL: error:80000002:system """
-        """library::No such file or directory:calling fopen(/etc/none.pem, r) error:10000080:BIO routines::no such file)""",
+        """library::No such file or directory:calling fopen(/etc/none.pem, r) """
+        """error:10000080:BIO routines::no such file)""",
     ),
     (
         "permission",
