@@ -43,6 +43,8 @@ REPOSITORY = "worklog-lab"
 LABEL = "worklog.lab"
 PULL_TIMEOUT = 120
 BUILD_TIMEOUT = 1200
+INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
+DEGRADED_TIMEOUT = 20
 CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 # systemd needs its cgroup tree and mounts, but not --privileged (tests/lab/README.md).
 SYSTEMD = (
@@ -162,6 +164,14 @@ def preflight() -> None:
             f"the Docker engine does not answer ({words}); install it with `apt-get install docker.io` and start it "
             "with `systemctl start docker`"
         )
+
+
+def raise_inotify_limit() -> None:
+    """Every systemd takes about six inotify instances; the usual limit of 128 is too low for several copies."""
+    limit = int(INOTIFY.read_text(encoding="ascii"))
+    if limit < 512 and os.access(INOTIFY, os.W_OK):
+        INOTIFY.write_text("1024\n", encoding="ascii")
+        say(f"raised fs.inotify.max_user_instances from {limit} to 1024 until the next boot, for systemd in containers")
 
 
 @contextlib.contextmanager
@@ -461,8 +471,8 @@ class Copy:
             }
         return found
 
-    def start(self, node: Node, image: str, nodes: dict[str, Node], subnet: ipaddress.IPv4Network, fresh: bool) -> bool:
-        """Start one node unless it runs as defined; returns whether it was started."""
+    def start(self, node: Node, image: str, nodes: dict[str, Node], subnet: ipaddress.IPv4Network, why: str) -> bool:
+        """Start one node unless it runs as defined and there is no `why` to replace it; returns whether it did."""
         args = [
             "--detach", f"--name={self.name(node.name)}", f"--hostname={node.name}", *SYSTEMD,
             f"--network={self.network}", f"--network-alias={node.name}", f"--ip={subnet[10 + node.index]}",
@@ -471,10 +481,10 @@ class Copy:
         ]  # fmt: skip
         spec = hashlib.sha256(json.dumps([image, args]).encode()).hexdigest()[:12]
         old = self.containers().get(node.name)
-        if old and not fresh and old["state"] == "running" and old["spec"] == spec:
+        if old and not why and old["state"] == "running" and old["spec"] == spec:
             return False
         if old:
-            why = "asked to" if fresh else "its definition changed" if old["spec"] != spec else f"it is {old['state']}"
+            why = why or ("its definition changed" if old["spec"] != spec else f"it is {old['state']}")
             say(f"{node.name}: replacing the container ({why})")
             docker("rm", "--force", "--volumes", old["container"])
         labels = [f"--label={self.label}", f"--label={LABEL}.node={node.name}", f"--label={LABEL}.spec={spec}"]
@@ -504,16 +514,29 @@ class Copy:
                     return f"{url} answers {answer.stdout.strip()[-300:]}"
         return None
 
+    def lasting_trouble(self, node: Node, running: set[str]) -> str:
+        """Trouble of a node that ran before. It gets a moment: its neighbours may just have been started."""
+        reason: str | None = ""
+        for _ in range(10):
+            reason = self.trouble(node, running)
+            if not reason or reason.endswith(" failed"):
+                break
+            time.sleep(1)
+        return reason or ""
+
     def wait(self, nodes: Iterable[Node], running: set[str], timeout: float) -> None:
         """Wait until all nodes are well, at most `timeout` seconds in all."""
         limit = time.monotonic() + timeout
 
         def until_well(node: Node) -> None:
+            begin = failed_since = time.monotonic()
             while reason := self.trouble(node, running):
-                if time.monotonic() > limit:
-                    raise LabError(
-                        f"{self.name(node.name)}: {reason} after {timeout:.0f} s\n{self.journal(node, reason)}"
-                    )
+                now = time.monotonic()
+                if not reason.endswith(" failed"):
+                    failed_since = now
+                if now > limit or now > failed_since + DEGRADED_TIMEOUT:
+                    words = self.journal(node, reason)
+                    raise LabError(f"{self.name(node.name)}: {reason}, waited {now - begin:.0f} s\n{words}")
                 time.sleep(0.3)
 
         with concurrent.futures.ThreadPoolExecutor(3) as pool:
@@ -521,10 +544,11 @@ class Copy:
                 pass
 
     def journal(self, node: Node, reason: str) -> str:
+        """The last words of the unit that is to blame, or the warnings of the node."""
         unit = re.search(r"unit (\S+)", reason)
-        wanted = ["--unit", unit[1]] if unit else ["--priority", "warning"]
-        argv = ("exec", self.name(node.name), "journalctl", "--no-pager", "--lines", "15", *wanted)
-        return docker(*argv, timeout=20, check=False).stdout.strip()
+        show = ["systemctl", "status", "--no-pager", "--lines=15", unit[1]] if unit else []
+        argv = show or ["journalctl", "--no-pager", "--lines=15", "--priority=warning"]
+        return docker("exec", self.name(node.name), *argv, timeout=20, check=False).stdout.strip()
 
     def remove(self) -> int:
         """Remove the containers and networks with our label; returns how many."""
@@ -547,35 +571,30 @@ def up(options: argparse.Namespace) -> None:
         if name not in nodes:
             raise LabError(f"there is no node '{name}' in nodes.toml; there are {', '.join(nodes)}")
     chosen = [node for node in nodes.values() if node.name in names]
+    raise_inotify_limit()
     tags = Images(images, chosen).all()
     copy = Copy(options.prefix)
     with locked(f"copy-{copy.prefix}"):
         subnet = copy.subnet()
+
+        def start(node: Node, why: str) -> bool:
+            return copy.start(node, tags[node.name], nodes, subnet, why)
+
+        def heal(node: Node) -> bool:
+            why = copy.lasting_trouble(node, running)
+            return bool(why) and start(node, why)
+
         with concurrent.futures.ThreadPoolExecutor(3) as pool:
-            begun = list(pool.map(lambda node: copy.start(node, tags[node.name], nodes, subnet, options.fresh), chosen))
-        started = {node.name for node, new in zip(chosen, begun, strict=True) if new}
-        running = {name for name, state in copy.containers().items() if state["state"] == "running"}
-        reused = [node for node in chosen if node.name not in started]
-        say(f"{copy.prefix}: started {', '.join(sorted(started)) or 'nothing'}; waiting until all are well")
-        for node in reused:
-            if reason := settled(copy, node, running):
-                say(f"{node.name}: replacing the container ({reason})")
-                copy.start(node, tags[node.name], nodes, subnet, fresh=True)
-        copy.wait(chosen, running, options.timeout)
+            begun = list(pool.map(lambda node: start(node, "as asked" if options.fresh else ""), chosen))
+            running = {name for name, state in copy.containers().items() if state["state"] == "running"}
+            reused = [node for node, new in zip(chosen, begun, strict=True) if not new]
+            started = [node.name for node in chosen if node not in reused]
+            say(f"{copy.prefix}: started {', '.join(started) or 'nothing'}; waiting until all are well")
+            well = {node.name for node, healed in zip(reused, pool.map(heal, reused), strict=True) if not healed}
+        copy.wait([node for node in chosen if node.name not in well], running, options.timeout)
     say(f"{copy.prefix}: {len(chosen)} nodes are well")
     if not options.quiet:
         status(options)
-
-
-def settled(copy: Copy, node: Node, running: set[str]) -> str | None:
-    """Trouble of a node that ran before, given a moment to settle: its neighbours may just have been started."""
-    reason = None
-    for _ in range(15):
-        reason = copy.trouble(node, running)
-        if not reason:
-            return None
-        time.sleep(1)
-    return reason
 
 
 def status(options: argparse.Namespace) -> None:
