@@ -163,7 +163,7 @@ class Pm2:
         self._run = run
         self._account = account
         self._ids: list[int] = []
-        self._offset = 0
+        self._offset: int | None = None
         self._bus: _Bus | None = None
         self._known: list[dict[str, Any]] = []
         self._fresh = False
@@ -193,6 +193,8 @@ class Pm2:
         self._ids = [int(instance.get("pm_id") or 0) for instance in instances]
         status = status_of(instances)
         waiting = {int(entry.get("pm_id") or 0) for entry in instances if entry["pm2_env"].get("wait_ready")}
+        if self._offset is None:
+            self._offset = status.restarts  # it counts since it was defined, and our restarts too
         ready = None if self._bus is None or not waiting else waiting <= self._bus.ready
         if ready and self._bus:
             self._bus.close()  # what they said stays known

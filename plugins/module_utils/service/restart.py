@@ -163,7 +163,8 @@ class Restarter:
         """
         out = self.out
         for name, message, advice in self.manager.problems():
-            self._find(name, "critical", message, advice=advice)
+            if self.request.state != "stopped" or name == "service.exists":
+                self._find(name, "critical", message, advice=advice)
         if self._refused():
             return out
         before = out.before = out.after = self.manager.status()
@@ -199,7 +200,9 @@ class Restarter:
             return "stop" if before.pids or not before.down or before.returns else ""
         if state == "reloaded":
             return "reload"
-        if state == "reload_or_restarted" and before.phase == "running" and before.can_reload:
+        # a container that does not know SIGHUP would end
+        reloads = before.phase == "running" and before.can_reload and self.manager.kind != "docker"
+        if state == "reload_or_restarted" and reloads:
             return "reload"
         if before.down and not before.pids:
             self._find(
@@ -289,6 +292,7 @@ class Restarter:
             self._act_and_watch(out.action, before, began, logs, sampler)
         except (Failure, ServiceError) as error:
             failure = error
+            sampler.stop()
             sampler.sample()
         finally:
             sampler.stop()
@@ -312,7 +316,7 @@ class Restarter:
         workers = self._workers(before) if action == "reload" else set()
         self.manager.act(action, self.request.timeout)
         first = self.manager.status()
-        # systemd and Docker count from 0 again after a restart, PM2 and a reload go on counting
+        # a restart by hand lets systemd and Docker count from 0 again, a reload does not
         self._base = before.restarts if first.restarts >= before.restarts else 0
         ready = self._wait(first, began, logs, log=self.request.ready.log)
         if action != "reload" and ready.generation == before.generation and before.phase == "running":

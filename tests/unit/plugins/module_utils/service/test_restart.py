@@ -159,6 +159,20 @@ def test_problems_stop_everything() -> None:
     assert out.message == "nothing was touched: it is masked; unmask it"
 
 
+def test_what_is_masked_can_still_be_stopped() -> None:
+    manager = Fake(script=((0, Status("stopped", "inactive (dead)")),))
+    manager.reasons = [("service.masked", "it is masked", "unmask it")]
+    assert not work(manager, state="stopped").failed and manager.actions == ["stop"]
+    manager.reasons = [("service.exists", "it does not exist", "")]
+    assert work(manager, state="stopped").refused
+
+
+def test_a_container_is_not_sent_a_signal_it_may_not_know() -> None:
+    manager = Fake()
+    manager.kind = "docker"
+    assert work(manager, state="reload_or_restarted").action == "restart"
+
+
 @pytest.mark.parametrize(
     ("state", "before", "action"),
     [
