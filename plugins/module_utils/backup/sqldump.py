@@ -553,7 +553,7 @@ class SqlDumpWalker(Walker):
             if short:
                 at = self._merged(data, at, min(limit, at + _SLICE), ending)
             stop = min(limit, at + _SLICE)
-            end = data.find(ending, at, stop + len(ending) - 1)
+            end = _find_end(data, ending, at, stop)
             if end >= 0:
                 stop = end + 1
             elif data[stop - 1] == 92 and (stop - at - len(data[at:stop].rstrip(b"\\"))) & 1 and stop < len(data):
@@ -652,6 +652,17 @@ class SqlDumpWalker(Walker):
 
 def _tokens(delimiter: bytes) -> re.Pattern[bytes]:
     return re.compile(rb"['\"`#]|/\*|--(?=\s|\Z)|" + re.escape(delimiter))
+
+
+def _find_end(data: bytes, ending: bytes, at: int, stop: int) -> int:
+    """Return the first place before ``stop`` where a list of rows may end, -1 when there is none."""
+    # Looking for one byte is twenty times as fast as for three, as long as it is rare.
+    semicolon = at
+    for _attempt in range(64):
+        semicolon = data.find(b";", semicolon + 1, stop + 1)
+        if semicolon < 0 or data.startswith(ending, semicolon - 1):
+            return max(semicolon - 1, -1)
+    return data.find(ending, at, stop + len(ending) - 1)
 
 
 def _text(value: bytes) -> str:
