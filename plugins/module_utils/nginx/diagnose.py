@@ -153,15 +153,15 @@ def _hidden(plan: Plan, target: Target, limit: int) -> list[Finding]:
 def _elsewhere(plan: Plan, target: Target, limit: int) -> list[Finding]:
     """Return what nginx does with a request after it has found the location, where another limit may count."""
     findings = []
-    used = [one for one in target.scope.body if one.name in _ELSEWHERE]
-    if target.scope.kind == "location" or target.path is not None:
-        used += [one for one in target.server.body if one.name == "rewrite" and target.scope is not target.server]
+    used = [one for one in target.serving.body if one.name in _ELSEWHERE]
+    if target.serving is not target.server:
+        used += [one for one in target.server.body if one.name == "rewrite"]
     if used:
         places = ", ".join(f"{one.name} ({one.place})" for one in used)
         message = f"a request for {subject(target)} may go on to another location, whose limit counts too: {places}"
         advice = "name the paths it ends at as well, or probe the URL"
         findings.append(Finding("nginx.internal_redirect", subject(target), "info", message, advice=advice))
-    auth = target.scope.find("auth_request")
+    auth = target.serving.find("auth_request")
     if auth is not None and auth.args and auth.args[0].startswith("/"):
         location = plan.later(find_location(target.server, normalise(auth.args[0])))
         if location.limit != 0 and (limit == 0 or location.limit < limit):
@@ -189,14 +189,14 @@ def about_uploads(instance: Instance, plan: Plan, user: Directive | None, told: 
     account = user.args[0] if user is not None and user.args else instance.build.arguments.get("user", "nobody")
     findings: list[Finding] = []
     for target in plan.targets:
-        scope = plan.later(target.scope)
+        scope = plan.later(target.serving)
         findings += _temporary(instance, target, scope, account)
         if told.slow_line:
             findings += _timeouts(target, scope, told.slow_line)
         if told.application_limit is not None:
             findings += _application(target, scope.limit, told.application_limit)
     if told.upload_directory is not None:
-        largest = _largest(plan.later(target.scope).limit for target in plan.targets)
+        largest = _largest(plan.later(target.serving).limit for target in plan.targets)
         what = "the application's upload directory"
         place = _Place(told.upload_directory, told.upload_directory, told.upload_owner)
         findings += _directory(instance, place, largest, "application.upload_directory", what)

@@ -19,7 +19,6 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.nginx.effectiv
     Listen,
     Scope,
     build,
-    find_location,
     parse_size,
 )
 from ansible_collections.worklog.maintenance.plugins.module_utils.nginx.instance import (
@@ -288,14 +287,10 @@ def _unaskable(plan: Plan, target: Target, listen: Listen) -> str | None:
         return "is not probed: this is not one host name that a client could send"
     if "quic" in listen.options or ("http2" in listen.options and "ssl" not in listen.options):
         return "is not probed: it does not speak HTTP/1.1"
-    errors = _scope(target).find("error_page")
+    errors = target.serving.find("error_page")
     if errors is not None and "413" in errors.args and any(word.startswith("=") for word in errors.args):
         return f"is not probed: error_page answers too large bodies with another status ({errors.place})"
     return None
-
-
-def _scope(target: Target) -> Scope:
-    return target.scope if target.path is not None else find_location(target.server, "/")
 
 
 def _probe(plan: Plan, target: Target, listen: Listen, verify: bool) -> probe.Probe:
@@ -306,7 +301,7 @@ def _probe(plan: Plan, target: Target, listen: Listen, verify: bool) -> probe.Pr
         listen.port,
         target.ask.name,
         target.path or "/",
-        plan.later(_scope(target)).limit,
+        plan.later(target.serving).limit,
         "ssl" in listen.options,
         verify,
         "proxy_protocol" in listen.options,

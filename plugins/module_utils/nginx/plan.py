@@ -73,6 +73,11 @@ class Target:
     listens: tuple[Listen, ...]
     by: str
 
+    @property
+    def serving(self) -> Scope:
+        """Where a request for it is handled: for a server as a whole its location for ``/``."""
+        return self.scope if self.path is not None else find_location(self.server, "/")
+
 
 @dataclass(frozen=True)
 class Edit:
