@@ -89,23 +89,24 @@ def status_of(instances: list[dict[str, Any]]) -> Status:
 
 
 def unplanned_exits(lines: Iterable[str], ids: Iterable[int]) -> list[Exit]:
-    """Return how the instances ended in a piece of pm2.log without having been told to stop."""
+    """Return how the instances ended in a piece of pm2.log by themselves since they were last told to stop."""
     wanted = {str(number) for number in ids}
-    told: dict[str, int] = {}
-    found = []
+    told: set[str] = set()
+    found: list[tuple[str, Exit]] = []
     for line in lines:
         stopping = _STOPPING.search(line)
         if stopping and stopping["id"] in wanted:
-            told[stopping["id"]] = told.get(stopping["id"], 0) + 1
+            told.add(stopping["id"])
+            # how the process before this one ended does not matter any more
+            found = [(number, end) for number, end in found if number != stopping["id"]]
         ended = _EXITED.search(line)
-        if ended and ended["id"] in wanted:
-            if told.get(ended["id"]):
-                told[ended["id"]] -= 1
-                continue
+        if ended and ended["id"] in told:
+            told.discard(ended["id"])
+        elif ended and ended["id"] in wanted:
             # for a process that ended by itself PM2 names SIGINT, the signal it would have sent
             died = ended["signal"] not in ("SIGINT", "undefined", "null")
-            found.append(Exit(signal=ended["signal"]) if died else Exit(code=int(ended["code"])))
-    return found
+            found.append((ended["id"], Exit(signal=ended["signal"]) if died else Exit(code=int(ended["code"]))))
+    return [end for _, end in found]
 
 
 def bus_messages(buffer: bytes) -> tuple[list[tuple[str, Any]], bytes]:

@@ -88,6 +88,8 @@ def test_exits_that_were_not_asked_for_are_told_from_those_that_were() -> None:
     assert pm2.unplanned_exits(LOG, [0]) == []
     assert pm2.unplanned_exits(LOG, [3]) == [Exit(code=7), Exit(signal="SIGSEGV")]
     assert pm2.unplanned_exits(LOG, []) == []
+    # what crashed before it was told to stop says nothing about the process that came after
+    assert pm2.unplanned_exits([*LOG, "x: Stopping app:crash id:3"], [3]) == []
 
 
 def message(topic: str, content: Any) -> bytes:
