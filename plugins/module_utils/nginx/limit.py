@@ -111,7 +111,7 @@ def carry_out(request: Request, system: System, asker: probe.Asker = probe.ask) 
         plan = make(config, http, request.asks, request.level, request.limit)
         hosts = {real: instance.outside(real) for real in plan.contents}
         probes, unprobed = _probes(request, plan, instance)
-    except (InstanceError, ConfigError, PlanError, CommandError, OSError) as error:
+    except (InstanceError, ConfigError, PlanError, probe.ProbeError, CommandError, OSError) as error:
         raise LimitError(str(error), refused=True) from error
     outcome = Outcome(
         changed=bool(plan.contents),

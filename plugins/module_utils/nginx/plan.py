@@ -561,7 +561,8 @@ def _edit(do: _Do) -> Edit:
         line = block.source.line(offset)
         return Edit(block.source.path, block.source.real, line, "insert", None, do.action, ((offset, offset, text),))
     own = do.scope.own
-    assert own is not None
+    if own is None:
+        raise PlanError(f"there is no {DIRECTIVE} of its own in {do.scope.directive.place}")
     line, value = own.source.line(own.start), own.args[0]
     if do.action == _REMOVE:
         return Edit(own.source.path, own.source.real, line, "remove", value, None, tuple(removal(own)))

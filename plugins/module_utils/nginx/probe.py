@@ -26,7 +26,7 @@ UNLIMITED_SIZE = 1 << 40
 
 
 class ProbeError(Exception):
-    """A probe that does not show the wanted limit in force."""
+    """A probe that cannot be made, or that does not show the wanted limit in force."""
 
 
 class NoAddress(ProbeError):
@@ -61,11 +61,11 @@ class Probe:
 def from_url(url: str, host: str | None, limit: int, verify: bool) -> Probe:
     """Return the probe for a URL.
 
-    :raises ValueError: when it is not an http or https URL.
+    :raises ProbeError: when it is not an http or https URL.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{url!r} is not an http or https URL to probe")
+        raise ProbeError(f"{url!r} is not an http or https URL to probe")
     tls = parts.scheme == "https"
     return Probe(
         parts.hostname,
