@@ -54,7 +54,7 @@ def status_of(container: Mapping[str, Any]) -> Status:
     pid = int(state.get("Pid") or 0)
     return Status(
         phase=phase,
-        words=f"{word} ({healthy})" if health else word,
+        words=f"{word} ({healthy})" if health and word == "running" else word,
         pids=(pid,) if pid else (),
         restarts=int(container.get("RestartCount") or 0),
         generation=f"{container.get('Id', '')[:12]} {state.get('StartedAt', '')}",

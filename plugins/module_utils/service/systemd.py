@@ -250,6 +250,7 @@ class Systemd:
 
     def exited(self, mark: str | None) -> Exit:
         """Return how the unit last ended, from the journal since the mark, else from systemd's memory of it."""
+        self._journal("--sync")  # what was said at the end may not be written yet
         told = exit_of(self.entries(mark, 1000))
         return told if told != Exit() else self.status().exit
 
