@@ -218,6 +218,23 @@ def test_broken_rows_are_not_taken_for_rows() -> None:
     assert checks(dump(b"INSERT INTO `t` VALUES (1),(2;\n")) == ["sqldump.rows"]
 
 
+def test_a_broken_row_among_many_short_statements() -> None:
+    rows = [b"INSERT INTO `t` VALUES (%d,'value');\n" % number for number in range(300)]
+    for broken in (b"(1)),(2)", b"(1;2)"):
+        changed = [*rows[:150], b"INSERT INTO `t` VALUES " + broken + b";\n", *rows[150:]]
+        for size in (1 << 20, 1000):
+            walker = walk(SqlDumpWalker(), dump(b"SET @OLD_SQL_NOTES=@@SQL_NOTES;\n", *changed), lambda size=size: size)
+            assert "sqldump.rows" in [problem.check for problem in walker.problems]
+            assert walker.facts.counts[""]["t"] in (301, 302)
+
+
+def test_after_a_lost_quote_the_next_tables_are_counted() -> None:
+    lost = b"INSERT INTO `a` VALUES (1,'x);\nINSERT INTO `b` VALUES (1,'y'),(2,'z');\n"
+    walker = walk(SqlDumpWalker(), dump(b"SET @OLD_SQL_NOTES=@@SQL_NOTES;\n", lost))
+    assert [problem.check for problem in walker.problems] == ["sqldump.rows"]
+    assert walker.facts.counts == {"": {"a": 1, "b": 2}}
+
+
 # Damage
 
 
