@@ -480,16 +480,23 @@ class Copy:
             *(f"--publish=127.0.0.1::{port}" for port in node.ports),
         ]  # fmt: skip
         spec = hashlib.sha256(json.dumps([image, args]).encode()).hexdigest()[:12]
-        old = self.containers().get(node.name)
-        if old and not why and old["state"] == "running" and old["spec"] == spec:
-            return False
-        if old:
-            why = why or ("its definition changed" if old["spec"] != spec else f"it is {old['state']}")
-            say(f"{node.name}: replacing the container ({why})")
-            docker("rm", "--force", "--volumes", old["container"])
         labels = [f"--label={self.label}", f"--label={LABEL}.node={node.name}", f"--label={LABEL}.spec={spec}"]
-        docker("run", *args, *labels, image, "/lib/systemd/systemd")
-        return True
+        for attempt in range(5):
+            old = self.containers().get(node.name)
+            if old and not why and old["state"] == "running" and old["spec"] == spec:
+                return False
+            if old:
+                why = why or ("its definition changed" if old["spec"] != spec else f"it is {old['state']}")
+                say(f"{node.name}: replacing the container ({why})")
+                docker("rm", "--force", "--volumes", old["container"], check=False)
+            done = docker("run", *args, *labels, image, "/lib/systemd/systemd", check=False)
+            if done.returncode == 0:
+                return True
+            # The engine may have gone on with what an interrupted run had asked for: look again.
+            if attempt == 4 or "in use" not in done.stderr:
+                break
+            time.sleep(1)
+        raise LabError(f"cannot start {self.name(node.name)}: {done.stderr.strip()}")
 
     def trouble(self, node: Node, running: set[str]) -> str | None:
         """Why the node is not well yet, or None."""
