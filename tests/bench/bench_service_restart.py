@@ -44,7 +44,7 @@ def seconds(task: dict[str, Any]) -> float:
 
 def main() -> int:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
-    tasks = [{"name": name, **action} for _ in range(rounds + 1) for name, action in CASES.items()]
+    tasks = [{"name": name, **action} for dummy in range(rounds + 1) for name, action in CASES.items()]
     tasks += [{"name": name, **action} for name, action in ONCE.items()]
     # the start limit of systemd allows five starts in ten seconds
     unlimited = {

@@ -223,7 +223,7 @@ MISSING: list[tuple[dict[str, Any], str, str]] = [
 def test_what_is_missing_is_named_and_nothing_is_touched(running: int, machine: Scratch, tmp_path: Path) -> None:
     tasks = [
         {"worklog.maintenance.service_restart": {"name": "scratch", **arguments}, "ignore_errors": True}
-        for arguments, _, _ in MISSING
+        for arguments, check, words in MISSING
     ]
     play = tmp_path / "play.yml"
     play.write_text(json.dumps([{"hosts": "ops1", "gather_facts": False, "tasks": tasks}]))

@@ -55,5 +55,5 @@ def choose(
         raise ServiceError(f"'{name}' is ambiguous on this host: {titles}; say which with 'manager'")
     if not asked:
         raise ServiceError("this host has neither systemd, PM2 nor Docker running; there is no service to restart")
-    reasons = ". ".join(f"{message}; {advice}" for _, problems in asked for _, message, advice in problems)
+    reasons = ". ".join(f"{problem[1]}; {problem[2]}" for entry in asked for problem in entry[1])
     raise ServiceError(f"no service named '{name}' was found: {reasons}")

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -71,7 +70,7 @@ def restore(fallback: Fallback) -> None:
 def switch(link: str, target: str) -> None:
     """Let a symbolic link point elsewhere in one step: there is no moment without it."""
     directory = os.path.dirname(os.path.abspath(link))
-    temporary = tempfile.mktemp(prefix=f".{os.path.basename(link)}.", dir=directory)  # symlink() fails if it exists
+    temporary = os.path.join(directory, f".{os.path.basename(link)}.{os.getpid()}.new")
     os.symlink(target, temporary)
     try:
         os.replace(temporary, link)

@@ -106,7 +106,7 @@ def unplanned_exits(lines: Iterable[str], ids: Iterable[int]) -> list[Exit]:
             # for a process that ended by itself PM2 names SIGINT, the signal it would have sent
             died = ended["signal"] not in ("SIGINT", "undefined", "null")
             found.append((ended["id"], Exit(signal=ended["signal"]) if died else Exit(code=int(ended["code"]))))
-    return [end for _, end in found]
+    return [end for number, end in found]
 
 
 def bus_messages(buffer: bytes) -> tuple[list[tuple[str, Any]], bytes]:
@@ -118,7 +118,7 @@ def bus_messages(buffer: bytes) -> tuple[list[tuple[str, Any]], bytes]:
     messages: list[tuple[str, Any]] = []
     while buffer:
         count, offset, arguments = buffer[0] & 0x0F, 1, []
-        for _ in range(count):
+        for _index in range(count):
             if len(buffer) < offset + 4:
                 return messages, buffer
             (length,) = struct.unpack_from(">I", buffer, offset)

@@ -74,10 +74,10 @@ def holders(port: int, run: Runner, proc: str = "/proc") -> list[Holder]:
             closed.setdefault(os.stat(f"{proc}/{pid}").st_uid, []).append(pid)
         except OSError:
             pass  # it is gone
-    seen = {inode for _, inode in held}
+    seen = {inode for pid, inode in held}
     if seen != set(sockets):
         held.extend(_look_as_owner(closed, set(sockets) - seen, run, proc))
-        seen = {inode for _, inode in held}
+        seen = {inode for pid, inode in held}
     found = [
         Holder(port, sockets[inode], pid, command_line(pid, proc), unit_of(pid, proc)) for pid, inode in sorted(held)
     ]

@@ -106,7 +106,7 @@ def test_the_bus_is_read_piece_by_piece() -> None:
     for position in range(0, len(stream), 7):
         messages, buffer = pm2.bus_messages(buffer + stream[position : position + 7])
         found.extend(messages)
-    assert buffer == b"" and [topic for topic, _ in found] == ["log:out", "process:msg"]
+    assert buffer == b"" and [topic for topic, content in found] == ["log:out", "process:msg"]
     assert list(pm2.ready_ids(found)) == [4]
     assert list(pm2.ready_ids([("process:msg", {"raw": "hello", "process": {"pm_id": 4}}), ("x", 1)])) == []
 

@@ -279,10 +279,10 @@ def test_the_previous_state_is_put_back_and_the_failure_stays_one(monkeypatch: p
 
 
 def test_a_fallback_that_fails_is_told_beside_the_first_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: Any) -> None:
+    def refuse(previous: Any) -> None:
         raise ServiceError("the disk is full")
 
-    _, out = fail_then_heal(monkeypatch, refuse)
+    out = fail_then_heal(monkeypatch, refuse)[1]
     assert out.failed and not out.restored and out.serving is False
     assert "it ended while it started" in out.message and "the disk is full" in out.message
 
