@@ -32,11 +32,17 @@ class Tree:
 
     def __init__(self, root: str = "") -> None:
         self.root = root.rstrip("/")
+        self._directories: dict[str, str] = {}
 
     def real(self, path: str) -> str:
         """Return the path with every symbolic link followed, as the configuration sees it."""
         if not self.root:
-            return os.path.realpath(path)
+            # a directory holds many files: its own links are followed once
+            directory, name = os.path.split(path)
+            if directory not in self._directories:
+                self._directories[directory] = os.path.realpath(directory)
+            plain = os.path.join(self._directories[directory], name)
+            return os.path.realpath(plain) if name in ("", ".", "..") or os.path.islink(plain) else plain
         done, left, links = "/", [part for part in path.split("/") if part not in ("", ".")], 0
         while left:
             part = left.pop(0)
@@ -149,10 +155,13 @@ class Config:
     :param path: the main file.
     :param tree: the file system it lives in.
     :param overlay: contents that count instead of what is on disk, by real path.
+    :param base: this configuration as it was read before; only files in ``overlay`` are read anew.
     :raises ConfigError: where nginx would refuse it for its syntax or a missing file.
     """
 
-    def __init__(self, path: str, tree: Tree, overlay: Mapping[str, bytes] | None = None) -> None:
+    def __init__(
+        self, path: str, tree: Tree, overlay: Mapping[str, bytes] | None = None, base: Config | None = None
+    ) -> None:
         self.path = path
         self.prefix = os.path.dirname(path)
         self.tree = tree
@@ -161,6 +170,8 @@ class Config:
         #: Directories whose listing decides what is included.
         self.listed: set[str] = set()
         self._overlay = overlay or {}
+        self._base = base
+        self._includes: dict[str, list[Directive]] = {}
         self._load(path, [], "")
 
     def top(self) -> Iterator[Directive]:
@@ -186,6 +197,17 @@ class Config:
         if path in self.files:
             # the same file again; what it includes was looked at, except for a loop through this one
             return
+        known = self._base.files.get(path) if self._base is not None else None
+        if self._base is not None and known is not None and known[0].real not in self._overlay:
+            self.files[path], self._includes[path] = known, self._base._includes[path]
+        else:
+            self._read(path, place)
+        for include in self._includes[path]:
+            for file in include.files:
+                if file not in self.files or file in stack or file == path:
+                    self._load(file, [*stack, path], include.place)
+
+    def _read(self, path: str, place: str) -> None:
         real = self.tree.real(path)
         try:
             data = self._overlay[real] if real in self._overlay else self.tree.read(path)
@@ -193,10 +215,9 @@ class Config:
             what = "pread()" if error.errno == errno.EISDIR else "open()"
             where = f" in {place}" if place else ""
             raise ConfigError(f'{what} "{path}" failed ({error.errno}: {error.strerror}){where}') from error
+        includes = self._includes[path] = []
         source = Source(path, real, data)
-        includes: list[Directive] = []
-        directives = _parse(source, includes)
-        self.files[path] = (source, directives)
+        self.files[path] = source, _parse(source, includes)
         for include in includes:
             if len(include.args) != 1:
                 raise ConfigError(f'invalid number of arguments in "include" directive in {include.place}')
@@ -206,8 +227,6 @@ class Config:
                 self.listed.add(os.path.dirname(name))
             else:
                 include.files = [name]
-            for file in include.files:
-                self._load(file, [*stack, path], include.place)
 
 
 def _parse(source: Source, includes: list[Directive]) -> list[Directive]:

@@ -17,12 +17,13 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple
 
-_GAP = re.compile(rb"(?:[ \t\r\n]+|#[^\n]*)*")
-_BARE = re.compile(rb"(?:[^ \t\r\n;{\\$]|\\.|\$\{?)+", re.DOTALL)
-_QUOTED = {
-    b'"': re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL),
-    b"'": re.compile(rb"'(?:[^'\\]|\\.)*'", re.DOTALL),
-}
+#: White space and comments, then one of: a mark, a quoted word, a bare word.
+_TOKEN = re.compile(
+    rb"(?:[ \t\r\n]+|#[^\n]*)*"
+    rb"(?:([;{}])|(\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*')|((?!['\"])(?:[^ \t\r\n;{\\$]|\\.|\$\{?)+))?",
+    re.DOTALL,
+)
+_MARK, _QUOTED, _BARE = 1, 2, 3
 _AFTER_QUOTE = b" \t\r\n;{)"
 _ESCAPE = re.compile(rb"\\([\"'\\trn])")
 _ESCAPES = {b"t": b"\t", b"r": b"\r", b"n": b"\n"}
@@ -82,55 +83,41 @@ def statements(data: bytes) -> Iterator[Statement]:
     :raises SyntaxProblem: where nginx would refuse the text. Braces are not balanced here.
     """
     position, size = 0, len(data)
+    match, make = _TOKEN.match, tuple.__new__  # a large configuration has 100,000 words: calls cost
     words: list[Word] = []
     while True:
-        gap = _GAP.match(data, position)
-        position = gap.end() if gap else position
-        if position >= size:
-            if words:
+        token = match(data, position)
+        kind = token.lastindex if token is not None else None
+        if token is None or kind is None:
+            # nothing but the end follows, or an open quote, or a backslash with nothing behind it
+            if words or token is None or token.end() < size:
                 raise SyntaxProblem('unexpected end of file, expecting ";" or "}"', size)
             return
-        char = data[position : position + 1]
-        if char in b";{":
-            if not words:
-                raise SyntaxProblem(f'unexpected "{char.decode()}"', position)
-            position += 1
-            if char == b";":
-                yield Statement(words, ";", position, -1)
-            elif words[0].value.endswith("_by_lua_block"):
-                close = _lua_end(data, position)
-                yield Statement(words, "lua", position, close)
-                position = close + 1
-            else:
-                yield Statement(words, "{", position, -1)
-            words = []
-        elif char == b"}":
-            if words:
-                raise SyntaxProblem('unexpected "}"', position)
-            position += 1
-            yield Statement([], "}", position, -1)
-        else:
-            word = _word(data, position, char)
-            words.append(word)
-            position = word.end
+        start, position = token.span(kind)
+        if kind != _MARK:
+            raw = token.group(kind)
+            if kind == _QUOTED:
+                raw = raw[1:-1]
+                if position < size and data[position] not in _AFTER_QUOTE:
+                    raise SyntaxProblem(f'unexpected "{chr(data[position])}"', position)
+            if b"\\" in raw:
+                raw = _ESCAPE.sub(_unescape, raw)
+            words.append(make(Word, (raw.decode("utf-8", "surrogateescape"), start, position, kind == _QUOTED)))
+            continue
+        mark = chr(data[start])
+        if (mark == "}") == bool(words):
+            raise SyntaxProblem(f'unexpected "{mark}"', start)
+        close = -1
+        if mark == "{" and words[0].value.endswith("_by_lua_block"):
+            mark, close = "lua", _lua_end(data, position)
+        yield make(Statement, (words, mark, position, close))
+        if mark == "lua":
+            position = close + 1
+        words = []
 
 
-def _word(data: bytes, position: int, char: bytes) -> Word:
-    quote = _QUOTED.get(char)
-    match = (quote or _BARE).match(data, position)
-    if match is None:
-        # an open quote, or a backslash with nothing behind it
-        raise SyntaxProblem('unexpected end of file, expecting ";" or "}"', len(data))
-    end = match.end()
-    if quote is None:
-        raw = match.group()
-    else:
-        raw = data[position + 1 : end - 1]
-        if end < len(data) and data[end] not in _AFTER_QUOTE:
-            raise SyntaxProblem(f'unexpected "{chr(data[end])}"', end)
-    if b"\\" in raw:
-        raw = _ESCAPE.sub(lambda found: _ESCAPES.get(found.group(1), found.group(1)), raw)
-    return Word(raw.decode("utf-8", "surrogateescape"), position, end, quote is not None)
+def _unescape(found: re.Match[bytes]) -> bytes:
+    return _ESCAPES.get(found.group(1), found.group(1))
 
 
 def _lua_end(data: bytes, position: int) -> int:

@@ -538,7 +538,7 @@ def _apply(config: Config, http: Scope, targets: list[Target], actions: Sequence
     if not contents:
         return Plan(targets, [], {}, http, http)
     try:
-        after = build(Config(config.path, config.tree, {real: new for real, (_, new) in contents.items()}))
+        after = build(Config(config.path, config.tree, {real: new for real, (_, new) in contents.items()}, config))
     except ConfigError as error:
         raise PlanError(f"the edits would spoil the configuration, nothing is changed: {error}") from error
     return Plan(targets, ordered, contents, http, after)
