@@ -771,7 +771,7 @@ def in_rotation(lab: Any) -> set[str]:
 
 def test_a_rolling_restart_loses_no_request(lab: Any) -> None:
     before = pids(lab)
-    with lab.strict_client("http://lb2/health", host="worklog.example.test", seconds=150, rate=50) as client:
+    with lab.strict_client("http://lb2/whoami", host="worklog.example.test", seconds=150, rate=50) as client:
         done = restart(lab)
     assert done.returncode == 0, done.stdout
     assert client.result["failed"] == 0 and client.result["requests"] > 500, client.result

@@ -240,8 +240,9 @@ class Systemd:
             matches = [f"_SYSTEMD_USER_UNIT={self.name}", account, "+", f"USER_UNIT={self.name}", account]
         else:
             matches = [f"--unit={self.name}"]
-        arguments = ["--output=json", f"--after-cursor={mark}", f"--lines={lines}", *matches]
-        return parse_journal(self._journal(*arguments).stdout)
+        # --after-cursor would leave out the first match: it skips one, also when the entry at the cursor is no match
+        found = parse_journal(self._journal("--output=json", f"--cursor={mark}", *matches).stdout)
+        return [entry for entry in found if entry.get("__CURSOR") != mark][-lines:]
 
     def logs(self, mark: str | None, lines: int) -> list[str]:
         """Return the last messages of the unit since the mark."""

@@ -183,10 +183,12 @@ def test_failures_are_only_forgotten_when_there_are_any() -> None:
     assert systemd.Systemd("x", run).clear_failures() is True
 
 
+AT_MARK = [{"MESSAGE": "before", "__CURSOR": "s=1;i=2"}, {**JOURNAL[0], "__CURSOR": "s=1;i=3"}]
+
+
 def test_the_log_begins_after_the_mark() -> None:
-    run = Commands(
-        {"--show-cursor": "-- No entries --\n-- cursor: s=1;i=2\n", "--after-cursor=s=1;i=2": json.dumps(JOURNAL[0])}
-    )
+    entries = "\n".join(map(json.dumps, AT_MARK))
+    run = Commands({"--show-cursor": "-- No entries --\n-- cursor: s=1;i=2\n", "--cursor=s=1;i=2": entries})
     unit = systemd.Systemd("x", run)
     assert unit.mark() == "s=1;i=2"
     assert unit.logs("s=1;i=2", 5) == ["Segmentation"] and "--unit=x.service" in run.seen[-1]
