@@ -265,6 +265,11 @@ def test_zstd_without_anything_to_decode_it(monkeypatch: pytest.MonkeyPatch) -> 
     decoder = ZstdDecoder()
     decode(decoder, zstd_raw(PAYLOAD)[:-5])
     assert "zstd.truncated" in [problem.check for problem in decoder.problems]
+    frames = bytearray(zstd_raw(PAYLOAD))
+    frames[6] |= 6  # the first block's header, to a kind that does not exist
+    decoder = ZstdDecoder()
+    decode(decoder, bytes(frames))
+    assert "zstd.corrupt" in [problem.check for problem in decoder.problems]
 
 
 def test_the_zstd_program_that_cannot_be_started_is_inconclusive() -> None:

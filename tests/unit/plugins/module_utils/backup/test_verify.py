@@ -13,6 +13,7 @@ import json
 import lzma
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -480,6 +481,80 @@ def test_nothing_in_a_backup_is_changed(copy: Path) -> None:
     check(copy, members=["user1"])
     check(copy / "user1" / "photo.jpg", "plain")
     assert state() == before
+
+
+def test_the_access_time_is_left_alone(tmp_path: Path) -> None:
+    path = write(tmp_path / "tree" / "x.tar", tar())
+    os.utime(path, (NOW - 10 * 86400, NOW - 3600))
+    check(path)
+    check(path.parent)
+    assert path.stat().st_atime == NOW - 10 * 86400
+
+
+def test_neither_links_nor_pipes_are_opened(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.tar", tar())
+    (tmp_path / "link").symlink_to(path)
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "pipe"):
+        with pytest.raises(reading.Unreadable):
+            reading.open_file(str(tmp_path / name))
+    assert check(tmp_path / "link").verdict == "structure_ok"  # what the operator names may be a link
+    assert check(tmp_path / "pipe").verdict == "inconclusive"
+
+
+def bson(*documents: bytes) -> bytes:
+    """Return documents with one field each, as mongodump writes them."""
+    return b"".join((len(name) + 7).to_bytes(4, "little") + b"\x0a" + name + b"\0\0" for name in documents)
+
+
+DUMP = {
+    "worklog/users.bson": bson(b"a", b"b", b"c"),
+    "worklog/users.metadata.json": b'{"options": {}, "indexes": [], "collectionName": "users", "type": "collection"}',
+    "worklog/a%2Fb.bson.gz": gzip.compress(bson(b"a")),
+    "worklog/a%2Fb.metadata.json.gz": gzip.compress(b'{"collectionName": "a/b"}'),
+}
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_dump_directory_is_judged_as_a_whole(tmp_path: Path, packed: bool) -> None:
+    def verified(files: dict[str, bytes], **expected: Any) -> Result:
+        if packed:
+            members = b"".join(
+                header(b"backup/" + name.encode(), len(data)) + padded(data) for name, data in files.items()
+            )
+            return check(write(tmp_path / "x.tar.gz", gzip.compress(members + END)), **expected)
+        for name, data in files.items():
+            write(tmp_path / "dump" / name, data)
+        result = check(tmp_path / "dump", **expected)
+        shutil.rmtree(tmp_path / "dump")
+        return result
+
+    result = verified(DUMP, min_documents={"worklog.users": 3, "worklog.a/b": 1})
+    assert result.verdict == "verified", result.findings
+    assert result.counts == {"worklog": {"users": 3, "a/b": 1}}
+    for lost, failed in (
+        ("worklog/users.bson", "mongodump.missing"),
+        ("worklog/users.metadata.json", "mongodump.metadata"),
+    ):
+        result = verified({name: data for name, data in DUMP.items() if name != lost})
+        assert (result.verdict, checks(result)) == ("damaged", [failed])
+    broken = {**DUMP, "worklog/users.metadata.json": DUMP["worklog/users.metadata.json"][:-9]}
+    assert checks(verified(broken)) == ["mongodump.metadata"]
+    cut_document = {**DUMP, "worklog/users.bson": DUMP["worklog/users.bson"][:-1]}
+    assert verified(cut_document).verdict == "damaged"
+    cut_between = {**DUMP, "worklog/users.bson": bson(b"a", b"b")}
+    assert verified(cut_between).verdict == "structure_ok"
+    assert verified(cut_between, min_documents={"worklog.users": 3}).verdict == "damaged"
+
+
+def test_an_append_only_directory_needs_all_its_parts(tmp_path: Path) -> None:
+    root = tmp_path / "appendonlydir"
+    command = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n"
+    write(root / "appendonly.aof.1.incr.aof", b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n" + command)
+    write(root / "appendonly.aof.manifest", b"file appendonly.aof.1.incr.aof seq 1 type i\n")
+    assert check(root).verdict == "structure_ok"
+    write(root / "appendonly.aof.manifest", b"file appendonly.aof.1.base.rdb seq 1 type b\nfile x.aof seq 1 type i\n")
+    assert (check(root).verdict, checks(check(root))) == ("damaged", ["aof.missing"])
 
 
 # --- manifests --------------------------------------------------------------------------------------------------------
