@@ -40,9 +40,8 @@ class ActionModule(ActionBase):
         specification = {**(_role_options(arguments["role"]) if arguments["role"] else {}), **arguments["options"]}
         prefix = f"{arguments['role']}_" if arguments["role"] else None
         problems: list[str] = []
-        if arguments["target"] is None:
-            hosts = {variables["inventory_hostname"]: variables}
-        else:
+        hosts: dict[str, Mapping[str, Any]] = {variables["inventory_hostname"]: variables}
+        if arguments["target"] is not None:
             # The variables of a play are not among those that hosts show to each other.
             hosts = {
                 name: ChainMap(variables["hostvars"][name], variables)

@@ -45,7 +45,7 @@ def private_data(collections: Path, tmp_path: Path) -> Path:
     shutil.copytree(ROOT / "inventories" / "lab", directory / "inventory")
     (directory / "env").mkdir()
     # Survey answers arrive as strings.
-    (directory / "env" / "extravars").write_text(json.dumps({"upload_limit_serial": "1"}), encoding="utf-8")
+    (directory / "env" / "extravars").write_text(json.dumps({"nginx_upload_limit_serial": "1"}), encoding="utf-8")
     (directory / "env" / "envvars").write_text(
         json.dumps(
             {
@@ -66,6 +66,7 @@ def test_playbooks_run_by_name_from_an_installed_collection(lab: Any, collection
     environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(collections), "ANSIBLE_PIPELINING": "1"}
     done = subprocess.run(
         [str(BIN / "ansible-playbook"), "-i", str(ROOT / "inventories" / "lab"), PLAYBOOK, "--check", "--diff", "-vv"],
+        check=False,
         cwd=tmp_path,
         env=environment,
         capture_output=True,
@@ -98,7 +99,7 @@ def test_ansible_runner_runs_it_on_a_worker(lab: Any, private_data: Path, tmp_pa
         [runner, "worker", "--private-data-dir", str(work)], input=sent, check=True, capture_output=True, timeout=300
     ).stdout
     processed = subprocess.run(
-        [runner, "process", str(result)], input=worked, capture_output=True, text=False, timeout=120
+        [runner, "process", str(result)], check=False, input=worked, capture_output=True, timeout=120
     )
     output = processed.stdout.decode("utf-8", "replace")
     assert processed.returncode == 0, output + processed.stderr.decode("utf-8", "replace")
