@@ -221,9 +221,9 @@ limits:
     scope: {description: The server or location that nginx takes the limit from., type: str}
     scope_at: {description: File and line of that block., type: str}
     before: {description: Limit in bytes before; 0 means unlimited., type: int}
-    before_from: {description: File and line that decide it, or V(default)., type: str}
+    before_from: {description: "File and line that decide it, or V(default).", type: str}
     after: {description: Limit in bytes after., type: int}
-    after_from: {description: File and line that decide it then, or V(default)., type: str}
+    after_from: {description: "File and line that decide it then, or V(default).", type: str}
   sample:
     - server: worklog.example.com
       path:

@@ -5,10 +5,11 @@
 
     python3 tests/bench/bench_nginx_upload_limit.py [ROUNDS]
 
-The servers are in 1,000 files and in one. Everything runs inside the node, one after the other in each round: the
-whole module as Ansible starts it there (a fresh Python, in check mode: nginx -V, nginx -t, parse, plan for one server), its
-work alone without Python's start and the nginx programs, `crossplane parse`, its parser alone, and `nginx -t`. Times are
-processor seconds, which other work on the machine hardly changes. The medians and the ratios are printed.
+The servers are in 1,000 files and in one. Everything runs inside the node, one after the other in each round:
+the whole module as Ansible starts it there (a fresh Python, in check mode: nginx -V, nginx -t, parse, plan for one
+server), its work alone without Python's start and the nginx programs, `crossplane parse`, its parser alone, and
+`nginx -t`. Times are processor seconds, which other work on the machine hardly changes. The medians and the ratios are
+printed.
 """
 
 from __future__ import annotations
@@ -137,7 +138,8 @@ def main() -> int:
             call(["docker", "exec", node, "mkdir", "-p", "/opt/bench"])
             call(["docker", "cp", f"{directory}/.", f"{node}:/opt/bench/"])
         print(
-            f"{platform.machine()}, {os.cpu_count()} cores, {SERVERS} servers, median of {rounds} rounds, processor seconds:\n"
+            f"{platform.machine()}, {os.cpu_count()} cores, {SERVERS} servers, "
+            f"median of {rounds} rounds, processor seconds:\n"
         )
         print(f"{'':14}{'module':>9}{'its work':>10}{'crossplane parse':>18}{'(parse alone)':>15}{'nginx -t':>10}")
         ratios = []
