@@ -22,8 +22,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-import ansible.module_utils as module_utils
 import crossplane
+from ansible import module_utils
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVERS = 1000

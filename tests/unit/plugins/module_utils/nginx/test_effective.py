@@ -18,7 +18,27 @@ def test_there_are_at_least_sixty_configurations():
 
 @pytest.mark.parametrize("case", configs.GOOD, ids=lambda case: case.name)
 def test_effective_limit(case):
-    http = effective.build(Config(str(case.path), Tree()))
+    check(case, case.path)
+
+
+@pytest.mark.parametrize("variant", ["crlf", "latin1", "last line without an end"])
+@pytest.mark.parametrize(
+    "case", [case for case in configs.GOOD if case.path.name != "nginx.conf"], ids=lambda case: case.name
+)
+def test_line_endings_and_encodings_make_no_difference(case, variant, tmp_path):
+    text = case.path.read_bytes()
+    if variant == "crlf":
+        text = text.replace(b"\n", b"\r\n")
+    elif variant == "latin1":
+        text = b"# caf\xe9\n" + text.replace(b" return 200 ", b" add_header x \xe9; return 200 ")
+    else:
+        text = text.rstrip(b"\n")
+    (tmp_path / "nginx.conf").write_bytes(text)
+    check(case, tmp_path / "nginx.conf")
+
+
+def check(case, path):
+    http = effective.build(Config(str(path), Tree()))
     for wanted in case.expectations:
         try:
             answers = effective.answers(http, wanted.host, wanted.port, default=wanted.default)

@@ -139,7 +139,7 @@ class Server:
     def serve(self):
         while True:
             try:
-                connection, _ = self.socket.accept()
+                connection, dummy = self.socket.accept()
             except OSError:
                 return
             with connection:
