@@ -44,13 +44,13 @@ def request(host: str, port: int, path: str, size: int) -> tuple[int, str]:
                     break
         except OSError:
             pass
-    head_bytes, dummy, body = answer.partition(b"\r\n\r\n")
+    head_bytes, _ignored, body = answer.partition(b"\r\n\r\n")
     return (int(head_bytes.split(b" ")[1]) if head_bytes else 0), body.decode("utf-8", "replace")
 
 
 def wait(port: int) -> None:
     """Wait until something listens."""
-    for dummy in range(200):
+    for _ignored in range(200):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return

@@ -486,7 +486,7 @@ def test_the_configuration_that_the_package_brings(lab: Any, restore: Any, tmp_p
     (etc / "sites-enabled" / "default").symlink_to("/etc/nginx/sites-available/default")
     config = Config("/etc/nginx/nginx.conf", Tree(str(tmp_path)))
     assert len(config.files) >= 5 and any(path.endswith("fastcgi-php.conf") for path in config.files)
-    for path, (dummy, directives) in config.files.items():
+    for path, (_ignored, directives) in config.files.items():
         real = str(tmp_path) + config.tree.real(path)
         parsed = crossplane.parse(real, single=True, check_ctx=False, check_args=False)
         assert parsed["status"] == "ok", parsed

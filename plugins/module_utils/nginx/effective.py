@@ -257,7 +257,7 @@ def answers(http: Scope, name: str, port: int | None = None, *, default: bool = 
     if not sockets:
         raise UnknownServer(f"no server listens on port {port}; " + _listening(http))
     for group in sockets.values():
-        choice = _choose([server for server, dummy in group], wanted)
+        choice = _choose([server for server, _ignored in group], wanted)
         if choice is None:
             server = next((server for server, listen in group if listen.default), group[0][0])
             fallback.append(server)
@@ -266,10 +266,10 @@ def answers(http: Scope, name: str, port: int | None = None, *, default: bool = 
             choice = server, "default"
         server, how = choice
         listen = next(listen for candidate, listen in group if candidate is server)
-        if any(candidate.options & {"ssl"} for dummy, candidate in group):
+        if any(candidate.options & {"ssl"} for _ignored, candidate in group):
             listen = Listen(listen.address, listen.port, listen.options | {"ssl"})
         found.setdefault(id(server), (server, [], how))[1].append(listen)
-    if default and any(how != "default" for dummy, dummy, how in found.values()):
+    if default and any(value[2] != "default" for value in found.values()):
         found = {key: value for key, value in found.items() if value[2] != "default"}
     if not found:
         raise UnknownServer(_unknown(http, name, port, fallback))

@@ -291,8 +291,8 @@ def _unit(system: System, pid: int) -> str | None:
     except OSError:
         return None
     for line in lines:
-        number, dummy, rest = line.partition(":")
-        controllers, dummy, path = rest.partition(":")
+        number, _ignored, rest = line.partition(":")
+        controllers, _ignored, path = rest.partition(":")
         unit = path.rstrip("/").rpartition("/")[2]
         if (controllers == "name=systemd" or number == "0") and unit.endswith(".service") and which("systemctl"):
             return unit
@@ -379,7 +379,7 @@ def prove_reload(instance: Instance, logs: Sequence[str], how: str, timeout: flo
         raise ReloadError(result.describe())
     words: list[str] = []
     while True:
-        active, dummy = instance.workers()
+        active, _ignored = instance.workers()
         fresh = [one for one in active if old.get(one.pid) != one]
         if fresh and len(fresh) == len(active):
             return Proof(tuple(sorted(old)), tuple(sorted(one.pid for one in fresh)), system.monotonic() - start)
@@ -439,5 +439,5 @@ def changed_since(config: Config, instant: float) -> dict[str, float]:
 
 def serving_since(instance: Instance) -> float | None:
     """Return when the oldest worker that takes requests was started, in seconds since 1970; None without one."""
-    active, dummy = instance.workers()
+    active, _ignored = instance.workers()
     return min(one.started for one in active) + instance.system.booted() if active else None

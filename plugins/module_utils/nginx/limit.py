@@ -136,7 +136,7 @@ def carry_out(request: Request, system: System, asker: probe.Asker = probe.ask) 
     except (ReloadError, probe.ProbeError) as error:
         raise LimitError(_undo(instance, config, changes, request, str(error)), **_details(outcome)) from error
     except BaseException:
-        files.restore_all({path: old for path, (old, dummy) in changes.items()})
+        files.restore_all({path: old for path, (old, _ignored) in changes.items()})
         raise
     return outcome
 
@@ -318,7 +318,7 @@ def _write(instance: Instance, changes: Mapping[str, tuple[bytes, bytes]], outco
         files.replace_all(changes)
     except files.FileError as error:
         raise LimitError(f"{error}; nothing was changed", refused=True, **_details(outcome)) from error
-    old = {path: text for path, (text, dummy) in changes.items()}
+    old = {path: text for path, (text, _ignored) in changes.items()}
     try:
         result = instance.test()
         words = "" if result.ok else result.describe()
@@ -344,7 +344,7 @@ def _undo(
     if not changes:
         return reason
     try:
-        files.restore_all({path: old for path, (old, dummy) in changes.items()})
+        files.restore_all({path: old for path, (old, _ignored) in changes.items()})
     except files.FileError as error:
         return f"{reason}; {error}"
     said = f"{reason}; the old files are back"

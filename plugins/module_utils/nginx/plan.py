@@ -361,7 +361,7 @@ class _Solver:
     def __init__(self, http: Scope, wanted: Mapping[int, tuple[Scope, str | None, Target]]) -> None:
         self.http = http
         self.wanted = wanted
-        self.asked = {_size(value): value for dummy, value, dummy in wanted.values() if value is not None}
+        self.asked = {_size(value): value for value in (one[1] for one in wanted.values()) if value is not None}
         self.uses: dict[tuple[str, str, int], list[Scope]] = {}
         for scope in http.walk():
             for slot in (_own_slot(scope), _insert_slot(scope)):
@@ -421,7 +421,7 @@ class _Solver:
     def _mark(self, shared: Sequence[tuple[str, str, int]]) -> None:
         """Mark what may have to change: all others are right as they are when they inherit what they do now."""
         self.dirty = set()
-        start = [scope for scope, dummy, dummy in self.wanted.values()]
+        start = [one[0] for one in self.wanted.values()]
         start += [scope for slot in shared for scope in self.uses[slot]]
         for scope in start:
             above: Scope | None = scope
@@ -530,7 +530,7 @@ def _apply(config: Config, http: Scope, targets: list[Target], actions: Sequence
         if held.splices != edit.splices:
             raise PlanError(_shared(do.scope, edit.path))
     ordered = sorted(edits.values(), key=lambda edit: (edit.path, edit.splices[0][0]))
-    old = {source.real: source.data for source, dummy in config.files.values()}
+    old = {source.real: source.data for source, _ignored in config.files.values()}
     contents = {}
     for real in {edit.real for edit in ordered}:
         splices = [splice for edit in ordered if edit.real == real for splice in edit.splices]
@@ -538,7 +538,9 @@ def _apply(config: Config, http: Scope, targets: list[Target], actions: Sequence
     if not contents:
         return Plan(targets, [], {}, http, http)
     try:
-        after = build(Config(config.path, config.tree, {real: new for real, (dummy, new) in contents.items()}, config))
+        after = build(
+            Config(config.path, config.tree, {real: new for real, (_ignored, new) in contents.items()}, config)
+        )
     except ConfigError as error:
         raise PlanError(f"the edits would spoil the configuration, nothing is changed: {error}") from error
     return Plan(targets, ordered, contents, http, after)

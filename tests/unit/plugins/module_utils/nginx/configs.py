@@ -55,7 +55,7 @@ def _case(path: Path) -> Case:
             host, uri, *rest = text[4 if lua else 0 :].split(" ")
             default = rest[0] == "default"
             limit, *body = rest[1:] if default else rest
-            host, dummy, port = host.partition(":")
+            host, _ignored, port = host.partition(":")
             expectations.append(
                 Expectation(host, int(port) if port else None, uri, default, limit, " ".join(body), lua)
             )

@@ -64,7 +64,7 @@ class Machine:
         self.workers(100)
 
     def workers(self, master: int) -> None:
-        for dummy in range(2):
+        for _ignored in range(2):
             self.process(self.next_pid, master, "nginx: worker process")
             self.next_pid += 1
 

@@ -42,7 +42,7 @@ def machine(tmp_path):
 def work(machine, *, asks=None, asker=None, **more):
     more.setdefault("limit", "50m")
     asks = [Ask("a.test", limit=more["limit"])] if asks is None else asks
-    return limit.carry_out(limit.Request(asks, **more), machine.system(), asker or (lambda *dummy: 100))
+    return limit.carry_out(limit.Request(asks, **more), machine.system(), asker or (lambda *_ignored: 100))
 
 
 def answering(size, result):

@@ -62,14 +62,14 @@ def test_same_as_crossplane(case):
     config = Config(str(case.path), Tree())
     payload = crossplane.parse(str(case.path), check_ctx=False, check_args=False, strict=False)
     assert payload["status"] == "ok", payload["errors"]
-    ours = {path: _ours(directives) for path, (dummy, directives) in config.files.items()}
+    ours = {path: _ours(directives) for path, (_ignored, directives) in config.files.items()}
     theirs = {file["file"]: _theirs(file["parsed"]) for file in payload["config"]}
     assert ours == theirs
 
 
 def test_every_word_knows_its_bytes():
     for case in configs.GOOD:
-        for source, dummy in Config(str(case.path), Tree()).files.values():
+        for source, _ignored in Config(str(case.path), Tree()).files.values():
             for statement in lexer.statements(source.data):
                 for word in statement.words:
                     raw = source.data[word.start : word.end].decode("utf-8", "surrogateescape")
@@ -162,7 +162,7 @@ def test_a_configuration_below_another_root(tmp_path):
     (etc / "nginx.conf").write_text("http { include sites-enabled/*; }\n")
     config = Config("/etc/nginx/nginx.conf", Tree(str(tmp_path)))
     assert list(config.files) == ["/etc/nginx/nginx.conf", "/etc/nginx/sites-enabled/a", "/etc/nginx/sites-enabled/b"]
-    assert {source.real for source, dummy in config.files.values()} == {
+    assert {source.real for source, _ignored in config.files.values()} == {
         "/etc/nginx/nginx.conf",
         "/etc/nginx/sites-available/a",
     }

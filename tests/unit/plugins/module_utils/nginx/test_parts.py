@@ -139,7 +139,7 @@ class Server:
     def serve(self):
         while True:
             try:
-                connection, dummy = self.socket.accept()
+                connection, _ignored = self.socket.accept()
             except OSError:
                 return
             with connection:

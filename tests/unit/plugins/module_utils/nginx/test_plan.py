@@ -36,7 +36,8 @@ def make(files, directory, asks, level="auto", limit="50m"):
 def written(made):
     """Return the new texts by file name."""
     return {
-        os.path.basename(real): new.decode("utf-8", "surrogateescape") for real, (dummy, new) in made.contents.items()
+        os.path.basename(real): new.decode("utf-8", "surrogateescape")
+        for real, (_ignored, new) in made.contents.items()
     }
 
 
@@ -99,7 +100,7 @@ def test_edits(name, tmp_path):
 def test_absent_at_http_level(tmp_path):
     made = make({"nginx.conf": ONE}, tmp_path, [], "http", None)
     assert written(made) == {"nginx.conf": ONE.replace("    client_max_body_size 10m;\n", "")}
-    assert {limit for dummy, limit in limits(made.after)} == {1024 * 1024}
+    assert {limit for _ignored, limit in limits(made.after)} == {1024 * 1024}
     assert len(made.also) == 4
 
 
@@ -351,7 +352,7 @@ def test_auto_changes_what_is_asked_and_nothing_else(files, wanted, tmp_path_fac
         return
     if len(made.edits) <= 3:
         assert not _possible(config, http, asks, range(len(made.edits)))
-    for real, (dummy, new) in made.contents.items():
+    for real, (_ignored, new) in made.contents.items():
         with open(real, "wb") as stream:
             stream.write(new)
     again = effective.build(Config(config.path, Tree()))
@@ -427,7 +428,7 @@ def test_only_the_edited_bytes_change_and_removing_gives_them_back(files, name, 
             shift += len(text) - (end - start)
         assert plan.splice(new, back) == old
     if len(made.edits) == 1 and made.edits[0].kind == "insert":
-        for real, (dummy, new) in made.contents.items():
+        for real, (_ignored, new) in made.contents.items():
             with open(real, "wb") as stream:
                 stream.write(new)
         config = Config(config.path, Tree())
