@@ -19,9 +19,7 @@ def findings_table(findings: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return the findings as lines of a table, the most severe first."""
     try:
         rows = sorted(findings, key=lambda item: ORDER[item["severity"]])
-        cells = [
-            (row["severity"], row.get("host") or "", row["check"], row["subject"], row["message"]) for row in rows
-        ]
+        cells = [(row["severity"], row.get("host") or "", row["check"], row["subject"], row["message"]) for row in rows]
     except (KeyError, TypeError) as error:
         raise AnsibleFilterError(f"findings_table needs a list of findings: {error!r}") from error
     return _table(("severity", "host", "check", "subject", "message"), cells)
