@@ -42,6 +42,7 @@ class Machine:
         self.masters = {100: title}
         self.reloads = True
         self.leaves_old = False
+        self.keeps_one = False
         self.refuse = ""  # a word in the file that nginx -t refuses
         self.log = ""
         self.killed = False
@@ -102,7 +103,7 @@ class Machine:
         if self.reloads:
             old = self.serving()
             self.workers(100)
-            for pid in old:
+            for pid in old[1:] if self.keeps_one else old:
                 if self.leaves_old:
                     (self.proc / str(pid) / "cmdline").write_bytes(b"nginx: worker process is shutting down\0")
                 else:

@@ -125,6 +125,13 @@ def test_a_reload_without_effect_is_a_failure_with_the_words_of_nginx(machine):
     assert machine.config.read_bytes() == text and machine.clock < 1005
 
 
+def test_one_old_worker_that_still_takes_requests_is_no_proof(machine):
+    text, machine.keeps_one = machine.config.read_bytes(), True
+    with pytest.raises(limit.LimitError, match=r"the old workers \(200, 201\) go on"):
+        work(machine, timeout=5)
+    assert machine.config.read_bytes() == text
+
+
 def test_a_reload_without_effect_and_without_words_ends_in_time(machine):
     machine.reloads = False
     with pytest.raises(limit.LimitError, match="it wrote no reason into its error log"):

@@ -155,6 +155,22 @@ def test_a_shared_directive_moves_out_when_one_user_asks(tmp_path):
     assert len(made.edits) == 3
 
 
+def test_an_edit_of_a_shared_file_counts_once(tmp_path):
+    site = "server {{ server_name {}.test; location / {{ client_max_body_size 2m; }} include common.conf; }}\n"
+    files = {
+        "nginx.conf": "http {\n" + site.format("a") + site.format("b") + "}\n",
+        "common.conf": "location /x { }\n",
+    }
+    made = make(files, tmp_path, [ask("a.test", "/x"), ask("b.test", "/x")])
+    assert written(made) == {"common.conf": f"location /x {{ {LINE} }}\n"}
+
+
+def test_of_equally_few_edits_the_nearest_is_made(tmp_path):
+    text = "http {\n  client_max_body_size 10m;\n  server {\n    server_name a.test;\n  }\n}\n"
+    made = make({"nginx.conf": text}, tmp_path, [ask("a.test")])
+    assert written(made) == {"nginx.conf": text.replace("server {\n", f"server {{\n    {LINE}\n")}
+
+
 def test_a_shared_location_cannot_suit_both(tmp_path):
     with pytest.raises(plan.PlanError, match=r"common.conf is included in several places.*location /x of server"):
         make(SHARED, tmp_path, [ask("a.test", "/x")])
