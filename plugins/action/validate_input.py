@@ -30,7 +30,7 @@ class ActionModule(ActionBase):
         """Validate and return the hosts, or fail with everything that is wrong."""
         variables = task_vars or {}
         result: dict[str, Any] = super().run(tmp, variables)
-        _, arguments = self.validate_argument_spec(
+        _unused, arguments = self.validate_argument_spec(
             argument_spec={
                 "role": {"type": "str"},
                 "target": {"type": "str"},
@@ -105,6 +105,6 @@ def _merge(problems: list[str]) -> list[str]:
     """Return each problem once, with the hosts that have it in front."""
     hosts: dict[str, list[str]] = {}
     for line in problems:
-        host, _, problem = line.partition(": ")
+        host, _unused, problem = line.partition(": ")
         hosts.setdefault(problem, []).append(host)
     return [f"{', '.join(names)}: {problem}" for problem, names in hosts.items()]

@@ -102,7 +102,7 @@ def dump(target: Path, size: int) -> None:
         rows = 0
         while done < size:
             values = []
-            for _ in range(5000):
+            for _unused in range(5000):
                 rows += 1
                 values.append(b"(%d,'%s',%d.25,NULL)" % (rows, source.choice(text), source.randrange(999)))
             done += write(b"INSERT INTO `records` VALUES " + b",\n".join(values) + b";\n")
@@ -170,7 +170,7 @@ def cases(quick: bool) -> Iterator[tuple[Path, dict[str, tuple[list[str], list[s
 
 def main() -> int:
     """Print the figures; return 1 when one misses its target."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--quick", action="store_true", help="small backups, no targets")
     parser.add_argument("--runs", type=int, default=3, help="the median of so many runs")
     options = parser.parse_args()
@@ -189,12 +189,12 @@ def main() -> int:
         print(f"\n{path.name}: {path.stat().st_size / 1e9:.2f} GB", flush=True)
         total = 0.0
         for name, (argv, then) in programs.items():
-            seconds = statistics.median(timed(argv, then) for _ in range(options.runs))
+            seconds = statistics.median(timed(argv, then) for _unused in range(options.runs))
             total += seconds
             print(f"  {name:32} {seconds:7.2f} s", flush=True)
         print(f"  {'all of them':32} {total:7.2f} s", flush=True)
         for variant, without in variants.items():
-            runs = [ours(path, without, expect, "verified") for _ in range(options.runs)]
+            runs = [ours(path, without, expect, "verified") for _unused in range(options.runs)]
             seconds = statistics.median(run[0] for run in runs)
             memory = max(run[1] for run in runs)
             ratio = seconds / total

@@ -93,7 +93,7 @@ _children: set[subprocess.Popen[str]] = set()
 _interrupted = threading.Event()
 
 
-def interrupt(*_: object) -> None:
+def interrupt(*_unused: object) -> None:
     """Signal handler: end the programs under way, so that nothing goes on behind the back of an interrupted run."""
     _interrupted.set()
     for child in list(_children):
@@ -293,7 +293,7 @@ class Images:
     def packages(self, release: str) -> str:
         base = self.base(release)
         dockerfile = LAB / "image" / "Dockerfile.packages"
-        return self.build("packages", self.packages_version(release), dockerfile, base, lambda _: None)
+        return self.build("packages", self.packages_version(release), dockerfile, base, lambda _unused: None)
 
     def container(self, image: str, work: Path, env: dict[str, str], *argv: str) -> None:
         """Run a build step in a throw-away container, with this machine's certificates and proxy settings."""
@@ -355,7 +355,7 @@ class Images:
                 run("go", "build", *flags, "-o", work / name, package, env=env, cwd=source, timeout=BUILD_TIMEOUT)
             return
         packages, dockerfile = self.packages("trixie"), LAB / "image" / "Dockerfile.go"
-        image = self.build("go", f"trixie-{digest([packages, dockerfile])}", dockerfile, packages, lambda _: None)
+        image = self.build("go", f"trixie-{digest([packages, dockerfile])}", dockerfile, packages, lambda _unused: None)
         with tempfile.TemporaryDirectory(dir=CACHE, prefix="context-") as directory:
             shutil.copytree(source, directory, dirs_exist_ok=True)
             env = {**env, "GOPATH": "/work/go", "GOCACHE": "/work/cache", "GOFLAGS": "-modcacherw"}
@@ -439,7 +439,7 @@ class Copy:
         """Make the network. Its range is fixed afterwards, so that a node's address outlives a restart."""
         form = "{{(index .IPAM.Config 0).Subnet}}"
         found = docker("network", "inspect", "--format", form, self.network, check=False)
-        for _ in range(5):
+        for _unused in range(5):
             if found.returncode == 0:
                 break
             docker("network", "create", f"--label={self.label}", f"--label={LABEL}.partial=1", self.network)
@@ -524,7 +524,7 @@ class Copy:
     def lasting_trouble(self, node: Node, running: set[str]) -> str:
         """Trouble of a node that ran before. It gets a moment: its neighbours may just have been started."""
         reason: str | None = ""
-        for _ in range(10):
+        for _unused in range(10):
             reason = self.trouble(node, running)
             if not reason or reason.endswith(" failed"):
                 break
@@ -547,7 +547,7 @@ class Copy:
                 time.sleep(0.3)
 
         with concurrent.futures.ThreadPoolExecutor(3) as pool:
-            for _ in pool.map(until_well, nodes):
+            for _unused in pool.map(until_well, nodes):
                 pass
 
     def journal(self, node: Node, reason: str) -> str:
@@ -611,7 +611,7 @@ def status(options: argparse.Namespace) -> None:
         return
     if not found:
         print(f"no node of '{options.prefix}' exists; start them with: python3 tests/lab/lab.py up")
-    for _, item in sorted(found.items()):
+    for _unused, item in sorted(found.items()):
         ports = "  ".join(f"{inner}→127.0.0.1:{outer}" for inner, outer in item["ports"].items())
         print(f"{item['container']:16} {item['state']:9} {item['image']:44} {ports}")
 

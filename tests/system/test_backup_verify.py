@@ -114,7 +114,7 @@ def test_documents_are_counted(made: Path, documents: int, name: str) -> None:
 )
 def test_truncation_is_found(made: Path, tmp_path: Path, name: str) -> None:
     data, source = (made / name).read_bytes(), random.Random(name)
-    for _ in range(25):
+    for _unused in range(25):
         (tmp_path / name).write_bytes(data[: source.randrange(1, len(data) - 1)])
         assert check(tmp_path / name).verdict == "damaged"
 

@@ -49,7 +49,7 @@ def test_one_application_node_runs_debian_13(lab: Any) -> None:
 def test_both_applications_answer_on_both_nodes_through_each_balancer(
     lab: Any, balancer: str, host: str, version: str
 ) -> None:
-    answers = [json.loads(lab.request(balancer, 80, "/health", host=host)[1]) for _ in range(6)]
+    answers = [json.loads(lab.request(balancer, 80, "/health", host=host)[1]) for _unused in range(6)]
     assert {answer["node"] for answer in answers} == {"app1", "app2"}
     assert all(answer["ready"] and answer["version"] == version for answer in answers)
 
@@ -91,7 +91,7 @@ def test_applications_store_form_uploads_and_have_a_limit_of_their_own(lab: Any,
 def test_records_are_written_and_read_through_the_cache(lab: Any) -> None:
     before = json.loads(lab.request("app1", 8080, "/api/records")[1])["count"]
     assert before >= 600
-    status, _ = lab.request("app1", 8080, "/api/records", method="POST", body=b'{"title": "t", "minutes": "5"}')
+    status, _unused = lab.request("app1", 8080, "/api/records", method="POST", body=b'{"title": "t", "minutes": "5"}')
     assert status == 201
     assert json.loads(lab.request("app2", 8080, "/api/records")[1])["count"] == before + 1
     assert json.loads(lab.request("app1", 8080, "/api/records")[1])["cached"] is True
@@ -191,7 +191,7 @@ def test_a_request_under_way_survives_a_stop(lab: Any, port: int) -> None:
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as held:
         time.sleep(1)
         restart(lab, "app1", port)
-        answer, _ = held.communicate(timeout=30)
+        answer, _unused = held.communicate(timeout=30)
     assert json.loads(answer)["node"] == "app1"
     lab.wait_for("app1", port)
 
@@ -263,7 +263,7 @@ def test_a_second_copy_is_interrupted_resumed_and_removed(lab: Any, second: str)
         with subprocess.Popen(up, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             time.sleep(seconds)
             process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=30)
+            _unused, err = process.communicate(timeout=30)
         assert process.returncode == 130, err
         assert "run the same command again" in err
     stranger = f"{second}-stranger"

@@ -252,29 +252,39 @@ def test_a_broken_configuration_is_not_touched(nginx: Nginx) -> None:
     assert nginx.state() == state
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"limit": "50 m"}, "'50 m' is not a size nginx accepts"),
-        ({"limit": "50t"}, "'50t' is not a size nginx accepts"),
-        ({"limit": None}, f"the server '{NAME}' has no limit"),
-        ({"servers": [{"name": "worklog.exmaple.test"}]}, f"did you mean {NAME}"),
-        ({"servers": [{"name": NAME, "port": 443}]}, "no server listens on port 443"),
-        ({"servers": [{"name": NAME, "paths": ["upload"]}]}, "does not start with '/'"),
-        ({"servers": [{"name": NAME}, {"name": NAME, "limit": "1m"}]}, "they are asked to have 50m and 1m"),
-        ({"servers": []}, "needs at least one server"),
-        ({"config": "/etc/nginx/none.conf"}, "/etc/nginx/none.conf"),
-        ({"executable": "/bin/true"}, "this is not nginx"),
-        ({"container": "none", "probe": False}, "neither docker nor podman is installed"),
-        ({"probe_urls": [{"url": "ftp://x/"}]}, "is not an http or https URL"),
-        ({"servers": [{"name": "none.test", "default_server": True}], "limit": "x"}, "'x' is not a size nginx accepts"),
-    ],
-)
-def test_wrong_input_is_one_clear_sentence(nginx: Nginx, options: dict[str, Any], words: str) -> None:
+#: options beside those of ASK → what the message must say
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"limit": "50 m"}, "'50 m' is not a size nginx accepts"),
+    ({"limit": "50t"}, "'50t' is not a size nginx accepts"),
+    ({"limit": None}, f"the server '{NAME}' has no limit"),
+    ({"servers": [{"name": "worklog.exmaple.test"}]}, f"did you mean {NAME}"),
+    ({"servers": [{"name": NAME, "port": 443}]}, "no server listens on port 443"),
+    ({"servers": [{"name": NAME, "paths": ["upload"]}]}, "does not start with '/'"),
+    ({"servers": [{"name": NAME}, {"name": NAME, "limit": "1m"}]}, "they are asked to have 50m and 1m"),
+    ({"servers": []}, "needs at least one server"),
+    ({"config": "/etc/nginx/none.conf"}, "/etc/nginx/none.conf"),
+    ({"executable": "/bin/true"}, "this is not nginx"),
+    ({"container": "none", "probe": False}, "neither docker nor podman is installed"),
+    ({"probe_urls": [{"url": "ftp://x/"}]}, "is not an http or https URL"),
+    ({"servers": [{"name": "none.test", "default_server": True}], "limit": "x"}, "'x' is not a size nginx accepts"),
+]
+
+
+def test_wrong_input_is_one_clear_sentence(nginx: Nginx, tmp_path: Path) -> None:
     state, workers = nginx.state(), nginx.workers()
-    result = nginx.module(**{**ASK, **options})
-    assert result["failed"] and result["refused"] and words in result["msg"], result
-    assert "Traceback" not in json.dumps(result)
+    tasks = [{MODULE: {**ASK, **options}, "ignore_errors": True} for options, _words in WRONG]
+    playbook = tmp_path / "wrong.json"
+    playbook.write_text(json.dumps([{"hosts": "lb1", "gather_facts": False, "tasks": tasks}]))
+    command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(ROOT / "inventories" / "lab")]
+    environment = {**os.environ, "LAB_PREFIX": nginx.lab.prefix, "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"}
+    done = subprocess.run(
+        [*command, str(playbook)], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=180, check=False
+    )
+    results = [task["hosts"]["lb1"] for task in json.loads(done.stdout)["plays"][0]["tasks"]]
+    assert len(results) == len(WRONG)
+    for (options, words), result in zip(WRONG, results):
+        assert result["failed"] and result["refused"] and words in result["msg"], (options, result)
+        assert "Traceback" not in json.dumps(result)
     assert nginx.state() == state and nginx.workers() == workers
 
 
@@ -532,8 +542,8 @@ def test_the_playbook_as_it_stands(nginx: Nginx) -> None:
         ("target=nowhere", "nowhere"),
     ],
 )
-def test_a_wrong_variable_of_the_playbook(nginx: Nginx, variable: str, words: str) -> None:
-    done = nginx.lab.playbook(PLAYBOOK, "-e", variable)
+def test_a_wrong_variable_of_the_playbook(lab: Any, variable: str, words: str) -> None:
+    done = lab.playbook(PLAYBOOK, "-e", variable)
     assert done.returncode != 0 and words in done.stdout + done.stderr
     assert "Set the limit" not in done.stdout
 

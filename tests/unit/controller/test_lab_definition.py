@@ -45,7 +45,7 @@ def inventory() -> dict[str, Any]:
 
 
 def test_the_inventory_has_every_node_under_its_container_name(program: Any, inventory: dict[str, Any]) -> None:
-    _, nodes = program.definition()
+    _unused, nodes = program.definition()
     assert {name: values["ansible_host"] for name, values in hosts(inventory).items()} == {
         name: "{{ lab_prefix }}-" + name for name in nodes
     }
@@ -53,21 +53,21 @@ def test_the_inventory_has_every_node_under_its_container_name(program: Any, inv
 
 
 def test_groups_hold_the_nodes_with_their_image(program: Any, inventory: dict[str, Any]) -> None:
-    _, nodes = program.definition()
+    _unused, nodes = program.definition()
     groups = {**inventory["children"], **inventory["children"]["load_balancers"]["children"]}
     for group in ("nginx", "haproxy", "app", "database", "operations"):
         assert set(hosts(groups[group])) == {name for name, node in nodes.items() if node.image == group}
 
 
 def test_the_application_ports_are_those_that_the_nodes_publish(program: Any) -> None:
-    _, nodes = program.definition()
+    _unused, nodes = program.definition()
     ports = yaml.safe_load((ROOT / "inventories" / "lab" / "group_vars" / "app.yml").read_text(encoding="utf-8"))
     for name in ("app1", "app2"):
         assert list(nodes[name].ports) == ports["lab_application_ports"]
 
 
 def test_one_application_node_runs_the_newer_release(program: Any) -> None:
-    _, nodes = program.definition()
+    _unused, nodes = program.definition()
     assert {name for name, node in nodes.items() if node.release != "bookworm"} == {"app2"}
 
 
@@ -85,7 +85,7 @@ def test_every_image_has_a_setup_and_its_sources(program: Any) -> None:
 
 
 def test_nodes_need_only_nodes_that_exist(program: Any) -> None:
-    _, nodes = program.definition()
+    _unused, nodes = program.definition()
     for node in nodes.values():
         assert set(node.needs) <= set(nodes)
 

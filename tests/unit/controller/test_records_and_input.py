@@ -76,7 +76,7 @@ def test_bad_input_is_one_clear_sentence(
 def test_a_misspelt_variable_of_the_role_is_refused(tmp_path: Path, variable: str, accepted: bool) -> None:
     tasks = [{"worklog.maintenance.validate_input": {"role": "nginx_upload_limit", "target": "app"}}]
     needed = {"nginx_upload_limit_limit": "50m", "nginx_upload_limit_servers": [{"name": "a.example"}]}
-    _, output = play(tmp_path, tasks, "-e", json.dumps({**needed, variable: "1m"}))
+    _unused, output = play(tmp_path, tasks, "-e", json.dumps({**needed, variable: "1m"}))
     assert (f"there is no variable '{variable}'" not in " ".join(output.split())) is accepted
 
 
@@ -98,7 +98,7 @@ def test_the_records_of_a_run_share_an_identifier_and_are_found_by_it(tmp_path: 
             "run_once": True,
         },
     ]
-    for _ in range(2):
+    for _unused in range(2):
         code, output = play(tmp_path, tasks, "-e", "awx_user_name=li", hosts="app")
         assert code == 0, output
     lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]

@@ -94,7 +94,7 @@ class Server(http.server.ThreadingHTTPServer):
                 sock.shutdown(socket.SHUT_RD)
         self.server_close()
 
-    def stop(self, *_: object) -> None:
+    def stop(self, *_unused: object) -> None:
         self.stopping = True
         threading.Thread(target=self.shutdown).start()
 

@@ -115,7 +115,7 @@ def test_restore_names_what_it_could_not_restore(tmp_path: Path) -> None:
 
 def test_backup_keeps_attributes_and_only_the_newest(target: Path, tmp_path: Path) -> None:
     root = tmp_path / "backups"
-    copies = [files.backup(str(target), root=str(root), keep=3) for _ in range(5)]
+    copies = [files.backup(str(target), root=str(root), keep=3) for _unused in range(5)]
     kept = sorted(path.name for path in Path(copies[0]).parent.iterdir())
     assert kept == sorted(os.path.basename(copy) for copy in copies[-3:])
     last = Path(copies[-1])

@@ -61,7 +61,7 @@ def test_the_sparse_polynomial_is_a_multiple_of_the_generator(polynomial: Polyno
 @pytest.mark.parametrize("size", [0, 1, 8, 4601, 4602, 4603, 21135, 21136, 60000])
 def test_any_length_in_any_pieces(polynomial: Polynomial, size: int) -> None:
     source = random.Random(size)
-    data = bytes(source.randrange(256) for _ in range(size))
+    data = bytes(source.randrange(256) for _unused in range(size))
     expected = plain(polynomial, data)
     for longest in (1, 1000, 30000, 1 << 20):
         checksum = Crc64(polynomial)

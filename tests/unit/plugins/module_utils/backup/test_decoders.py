@@ -121,9 +121,9 @@ def test_every_damage_is_told(codec: str, make: Callable[[], Decoder]) -> None:
     compress = COMPRESS[codec]
     data = compress(PAYLOAD)
     source = random.Random(codec)
-    mutants = [("flip", flip(data, source, UNCOVERED[codec])) for _ in range(100)]
-    mutants += [("cut", cut(data, source)) for _ in range(60)]
-    mutants += [("zeroed", zeroed(data, source)) for _ in range(40)]
+    mutants = [("flip", flip(data, source, UNCOVERED[codec])) for _unused in range(100)]
+    mutants += [("cut", cut(data, source)) for _unused in range(60)]
+    mutants += [("zeroed", zeroed(data, source)) for _unused in range(40)]
     mutants += [
         ("empty", b""),
         ("garbage behind", data + b"garbage"),

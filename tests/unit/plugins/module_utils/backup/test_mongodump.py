@@ -110,14 +110,14 @@ def test_a_cut_between_blocks_is_damage() -> None:
 def test_flips_in_documents_are_found_every_time() -> None:
     source = random.Random(3)
     begin = ARCHIVE.index(END) + 4
-    assert all(checks(flip(ARCHIVE, source, (begin + 70, 120))) for _ in range(300))
+    assert all(checks(flip(ARCHIVE, source, (begin + 70, 120))) for _unused in range(300))
 
 
 def test_lost_blocks_are_found_every_time() -> None:
     source = random.Random(4)
     begin = ARCHIVE.index(END)
     for size in (16, 512, 4096):
-        assert all(checks(ARCHIVE[:begin] + zeroed(ARCHIVE[begin:], source, size)) for _ in range(50))
+        assert all(checks(ARCHIVE[:begin] + zeroed(ARCHIVE[begin:], source, size)) for _unused in range(50))
 
 
 def test_a_document_lost_swapped_or_added_is_found() -> None:
@@ -214,7 +214,7 @@ def test_a_file_is_cut_inside_a_document_or_unseen_between_two() -> None:
 
 def test_stated_rate_of_flips_in_a_file() -> None:
     source = random.Random(1)
-    caught = sum(bool(walk(BsonWalker("d", "c"), flip(APPS, source)).problems) for _ in range(500))
+    caught = sum(bool(walk(BsonWalker("d", "c"), flip(APPS, source)).problems) for _unused in range(500))
     # A file has no checksum: types, lengths and ends of elements are checked, values are not.
     assert caught >= 100
     assert caught < 500
@@ -236,14 +236,14 @@ def test_every_flip_in_a_frame_is_found() -> None:
 
 def test_a_lost_block_in_a_file_is_found() -> None:
     source = random.Random(9)
-    assert all(walk(BsonWalker("d", "c"), zeroed(APPS, source, 512)).problems for _ in range(60))
+    assert all(walk(BsonWalker("d", "c"), zeroed(APPS, source, 512)).problems for _unused in range(60))
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_hostile_documents_never_raise(seed: int) -> None:
     source = random.Random(seed)
     data = bytearray(APPS if seed % 2 else ARCHIVE)
-    for _ in range(source.randrange(1, 20)):
+    for _unused in range(source.randrange(1, 20)):
         data[source.randrange(len(data))] = source.choice((0, 1, 2, 3, 4, 5, 11, 15, 127, 255, source.randrange(256)))
     changed = cut(bytes(data), source)
     for make in (MongoArchiveWalker, lambda: BsonWalker("d", "c"), lambda: BsonWalker("", "oplog")):

@@ -85,13 +85,13 @@ def test_a_lost_block_is_damage(name: str) -> None:
     data, _commands = FILES[name]
     source = random.Random(4)
     # Shorter ones can lie inside a value.
-    assert all(checks(zeroed(data, source, 64)) for _ in range(100))
+    assert all(checks(zeroed(data, source, 64)) for _unused in range(100))
 
 
 def test_stated_rate_of_flips() -> None:
     source = random.Random(5)
     data = INCREMENT
-    caught = sum(bool(checks(flip(data, source))) for _ in range(300))
+    caught = sum(bool(checks(flip(data, source))) for _unused in range(300))
     # Numbers, line ends and names of commands are checked; a value has no redundancy.
     assert caught >= 200
 
@@ -131,7 +131,7 @@ def test_transcripts(data: bytes, expected: list[str]) -> None:
 def test_hostile_files_never_raise(seed: int) -> None:
     source = random.Random(seed)
     data = bytearray(source.choice(sorted(FILES.values()))[0])
-    for _ in range(source.randrange(1, 10)):
+    for _unused in range(source.randrange(1, 10)):
         data[source.randrange(len(data))] = source.choice(b"*$\r\n0189#R\0\xff")
     changed = cut(bytes(data), source) if seed % 2 else bytes(data)
     whole = walk(AofWalker(), changed)

@@ -92,17 +92,17 @@ def test_every_cut_and_every_byte_too_many_is_damage(name: str) -> None:
 def test_flips_and_lost_blocks_are_found_every_time(name: str) -> None:
     data = fixture(f"redis/{name}.rdb")
     source = random.Random(2)
-    assert all(checks(flip(data, source)) for _ in range(200))
-    assert all(checks(zeroed(data, source, size)) for size in (1, 16, 512) for _ in range(30))
+    assert all(checks(flip(data, source)) for _unused in range(200))
+    assert all(checks(zeroed(data, source, size)) for size in (1, 16, 512) for _unused in range(30))
 
 
 def test_stated_rate_without_a_checksum() -> None:
     data = fixture("redis/v10-no-checksum.rdb")
     source = random.Random(3)
-    caught = sum(bool(checks(flip(data, source))) for _ in range(300))
+    caught = sum(bool(checks(flip(data, source))) for _unused in range(300))
     # Values have no redundancy: lengths, types, packed structures and the announced number of keys do.
     assert 20 <= caught < 300
-    lost = sum(bool(checks(zeroed(data, source, 4096))) for _ in range(60))
+    lost = sum(bool(checks(zeroed(data, source, 4096))) for _unused in range(60))
     assert lost >= 40
 
 
@@ -243,7 +243,7 @@ def test_hostile_snapshots_never_raise(seed: int) -> None:
     source = random.Random(seed)
     name = source.choice(FULL)
     data = bytearray(fixture(f"redis/{name}.rdb"))
-    for _ in range(source.randrange(1, 12)):
+    for _unused in range(source.randrange(1, 12)):
         data[source.randrange(9, len(data))] = source.choice(
             (0, 0x80, 0x81, 0xC3, 0xFC, 0xFE, 0xFF, source.randrange(256))
         )
@@ -262,7 +262,7 @@ def test_memory_stays_small_with_a_large_value() -> None:
     tracemalloc.start()
     walker = RdbWalker()
     walker.feed(head)
-    for _ in range(40):
+    for _unused in range(40):
         walker.feed(bytes(1_000_000))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -195,7 +195,8 @@ def random_value(source: random.Random) -> bytes:
 def test_random_rows_in_every_style(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     source = random.Random(seed)
     monkeypatch.setattr(sqldump, "_SLICE", source.choice((8, 100, 3000, 1 << 18)))
-    rows = [b"(" + b",".join(random_value(source) for _ in range(4)) + b")" for _ in range(source.randrange(1, 400))]
+    count = source.randrange(1, 400)
+    rows = [b"(" + b",".join(random_value(source) for _unused in range(4)) + b")" for _row in range(count)]
     styles = (
         b"INSERT INTO `t` VALUES " + b",".join(rows) + b";\n",
         b"INSERT INTO `t` VALUES\n" + b",\n".join(rows) + b";\n",
@@ -281,7 +282,7 @@ def test_a_lost_block_is_damage(name: str) -> None:
     data = fixture(f"mariadb/{name}.sql")
     source = random.Random(2)
     for size in (1, 16, 512, 4096):
-        for _ in range(20):
+        for _unused in range(20):
             assert "sqldump.nul" in checks(zeroed(data, source, size))
 
 
@@ -299,7 +300,7 @@ def test_stated_rate_of_flips_that_the_text_shows() -> None:
     data = fixture("mariadb/databases.sql")
     source = random.Random(5)
     caught = 0
-    for _ in range(300):
+    for _unused in range(300):
         place = source.randrange(len(data))
         changed = bytearray(data)
         changed[place] ^= 1 << source.randrange(8)
@@ -313,7 +314,7 @@ def test_hostile_text_never_raises_and_pieces_do_not_matter(seed: int) -> None:
     source = random.Random(seed)
     data = fixture(f"mariadb/{source.choice(sorted(COUNTS))}.sql")
     changed = bytearray(cut(data, source) if seed % 3 == 0 else data)
-    for _ in range(source.randrange(1, 30)):
+    for _unused in range(source.randrange(1, 30)):
         place = source.randrange(len(changed))
         changed[place : place + source.randrange(3)] = bytes(
             source.choices(b"'\"`;()\\\0-#/*!\n$x", k=source.randrange(4))
@@ -371,7 +372,7 @@ def test_memory_stays_small_on_one_endless_line() -> None:
     tracemalloc.start()
     walker = SqlDumpWalker()
     walker.feed(TITLE + b"/*!40101 SET NAMES utf8 */;\nINSERT INTO `t` VALUES (0)")
-    for _ in range(60):
+    for _unused in range(60):
         walker.feed(piece * 2000)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -79,14 +79,14 @@ def test_headers_and_truncation(format: int) -> None:
     end = len(data) - len(END)
     while data[end - 512 : end] == bytes(512):
         end -= 512
-    for _ in range(150):
+    for _unused in range(150):
         assert follow(data[: source.randrange(1, end)]).problems
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         offsets = [member.offset for member in archive.getmembers()]
     missed = 0
     for offset in offsets[:-1]:  # the last one is a link: lost, it looks as if it had never been there
         block = data[offset : offset + 512]
-        for _ in range(10):
+        for _unused in range(10):
             broken = flip(block, source)
             missed += not follow(data[:offset] + broken + data[offset + 512 :]).problems
         assert follow(data[:offset] + bytes(512) + data[offset + 512 :]).problems
@@ -259,7 +259,7 @@ def test_wanted_members() -> None:
         ["--xattrs", "--acls", "--format=pax"],
         ["--absolute-names"],
     ],
-    ids=lambda value: " ".join(value),
+    ids=" ".join,
 )
 def test_healthy_archives_of_tar_itself(tmp_path: Path, arguments: list[str]) -> None:
     root = tmp_path / "data"

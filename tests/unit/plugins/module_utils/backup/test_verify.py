@@ -196,13 +196,13 @@ def test_all_damage_of_a_compressed_archive_is_found(tmp_path: Path, codec: str)
     plain = tar(30)
     data = COMPRESS[codec](plain)
     source = random.Random(codec)
-    mutants = [flip(data, source, UNCOVERED[codec]) for _ in range(40)]
-    mutants += [cut(data, source) for _ in range(25)]
-    mutants += [zeroed(data, source, 256) for _ in range(20)]
+    mutants = [flip(data, source, UNCOVERED[codec]) for _unused in range(40)]
+    mutants += [cut(data, source) for _unused in range(25)]
+    mutants += [zeroed(data, source, 256) for _unused in range(20)]
     with tarfile.open(fileobj=io.BytesIO(plain)) as archive:
         offsets = [member.offset for member in archive.getmembers()]
     mutants += [COMPRESS[codec](plain[:offset]) for offset in offsets]  # tar was killed, and gzip finished
-    mutants += [COMPRESS[codec](cut(plain[:-12000], source)) for _ in range(10)]
+    mutants += [COMPRESS[codec](cut(plain[:-12000], source)) for _unused in range(10)]
     mutants += [data + COMPRESS[codec](plain), data + data[: len(data) // 2], data + b"\n"]
     found = 0
     for mutant in mutants:
@@ -232,13 +232,13 @@ def test_damage_in_a_large_file_is_found_by_the_threads(tmp_path: Path, monkeypa
     monkeypatch.setattr(reading, "SMALL", 50_000)
     monkeypatch.setattr(reading, "BLOCK", 16_384)
     source = random.Random(5)
-    noise = bytes(source.getrandbits(8) for _ in range(300_000))
+    noise = bytes(source.getrandbits(8) for _unused in range(300_000))
     data = gzip.compress(header(b"a", len(noise)) + padded(noise) + END)
     path = write(tmp_path / "a.tar.gz", data)
     assert check(path, members=["a"]).verdict == "verified"
     plain = write(tmp_path / "a.tar", header(b"a", len(noise)) + padded(noise) + END)
     assert check(plain, members=["a"]).verdict == "verified"
-    for _ in range(20):
+    for _unused in range(20):
         result = check(write(path, flip(data, source, (10, 0))))
         assert result.verdict == "damaged"
         assert result.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -291,7 +291,7 @@ def test_bombs_are_not_read_to_their_end(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_compression_over_and_over_is_not_followed(tmp_path: Path) -> None:
     data = text(100)
-    for _ in range(8):
+    for _unused in range(8):
         data = gzip.compress(data)
     assert checks(check(write(tmp_path / "x.gz", data))) == ["limit.layers"]
 
@@ -678,7 +678,7 @@ def test_the_size_is_compared_with_earlier_backups(tmp_path: Path) -> None:
     history.save()
     history = History(str(tmp_path / "state"))
     small = write(tmp_path / "small.txt", text(4_000), age=3600)
-    for _ in range(5):  # a bad one never becomes the measure
+    for _unused in range(5):  # a bad one never becomes the measure
         result = check(small, history=history, name="logs", size_change=0.5)
         assert (result.verdict, checks(result)) == ("inconclusive", ["expect.size_change"])
     assert "-60 %" in result.findings[0].message
@@ -689,6 +689,6 @@ def test_the_size_is_compared_with_earlier_backups(tmp_path: Path) -> None:
 def test_a_backup_of_unknown_size_change_may_not_shift_the_history(tmp_path: Path) -> None:
     history = History(str(tmp_path))
     path = write(tmp_path / "a.txt", text(1000))
-    for _ in range(10):
+    for _unused in range(10):
         check(path, history=history, name="logs")
     assert history.median("logs", NOW)[1] == 1

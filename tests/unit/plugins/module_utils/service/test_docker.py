@@ -78,7 +78,7 @@ def test_published_ports_belong_to_the_container() -> None:
 
 
 def test_a_container_that_is_missing_is_named_with_its_neighbours() -> None:
-    def run(argv: list[str], **_: Any) -> Result:
+    def run(argv: list[str], **_unused: Any) -> Result:
         if "inspect" in argv:
             return Result(tuple(argv), 1, "[]\n", "Error: No such container: serch", 0.0)
         return Result(tuple(argv), 0, "search\nother\n", "", 0.0)

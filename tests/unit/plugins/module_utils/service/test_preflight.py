@@ -26,7 +26,7 @@ Bad directive or wrong number of arguments
 
 
 def says(rc: int = 0, out: str = "", err: str = "") -> Callable[..., Result]:
-    return lambda argv, **_: Result(tuple(argv), rc, out, err, 0.0)
+    return lambda argv, **_unused: Result(tuple(argv), rc, out, err, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_an_argument_list_is_run_as_the_account() -> None:
 
 
 def test_a_test_that_cannot_run_has_failed() -> None:
-    def run(argv: list[str], **_: Any) -> Result:
+    def run(argv: list[str], **_unused: Any) -> Result:
         raise CommandError("it is not installed", argv)
 
     assert programs.test_configuration(("x", "y"), run) == "it is not installed"

@@ -31,7 +31,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(f'{{"ready": true, "host": "{self.headers["Host"]}"}}'.encode())
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, *_unused: object) -> None:
         pass
 
 

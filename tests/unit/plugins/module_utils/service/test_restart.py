@@ -81,7 +81,7 @@ def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 def work(manager: Fake, *, check: bool = False, **request: Any) -> flow.Outcome:
     request = {"state": "restarted", "timeout": 10.0, "watch": 5.0, **request}
 
-    def run(argv: list[str], **_: Any) -> Result:
+    def run(argv: list[str], **_unused: Any) -> Result:
         raise AssertionError(argv)
 
     restarter = flow.Restarter(manager, flow.Request(**request), run, clock=manager.clock, sleep=manager.sleep)
