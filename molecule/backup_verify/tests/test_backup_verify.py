@@ -34,5 +34,6 @@ def test_nothing_was_left_in_the_backups(host: Any) -> None:
 
 
 def test_sums_still_agree(host: Any) -> None:
-    assert host.run("gzip -t /backup/mongodb/20260102/worklog_20260102.tar.gz /backup/lowcode/logs_latest.tar.gz").rc == 0
+    for path in ("mongodb/20260102/worklog_20260102.tar.gz", "lowcode/logs_latest.tar.gz"):
+        assert host.run(f"gzip -t /backup/{path}").rc == 0
     assert host.run("redis-check-rdb /backup/dump.rdb").rc == 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup import formats
@@ -263,14 +264,14 @@ class Content:
         self._target = self._ignore
         layer = self._recognise(head[: formats.HEAD])
         if layer is not None:
-            self._layer = layer
-            self._child = self._new_child()
-            self._target = self._decompress
+            child = self._new_child()
+            self._layer, self._child = layer, child
+            self._target = partial(self._decompress, layer, child)
         else:
             walker = self._find_walker(head)
             if walker is not None:
                 self._walker = walker
-                self._target = self._walk
+                self._target = partial(self._walk, walker)
         self._target(head)
 
     def _find_walker(self, head: bytes) -> Walker | None:
@@ -308,41 +309,38 @@ class Content:
     def _ignore(self, data: bytes) -> None:
         pass
 
-    def _decompress(self, data: bytes) -> None:
-        assert self._layer is not None and self._child is not None
-        for piece in self._layer.take(data):
-            self._child.feed(piece)
+    def _decompress(self, layer: _Layer, child: Content, data: bytes) -> None:
+        for piece in layer.take(data):
+            child.feed(piece)
 
-    def _walk(self, data: bytes) -> None:
-        assert self._walker is not None
+    def _walk(self, walker: Walker, data: bytes) -> None:
         try:
-            self._walker.feed(data)
+            walker.feed(data)
         except Exception as error:
-            self._broken(error)
+            self._broken(walker, error)
 
     def _finish(self, walker: Walker, complete: bool) -> None:
         before = len(walker.problems)
         try:
             walker.close()
         except Exception as error:
-            self._broken(error)
+            self._broken(walker, error)
             return
         if not complete:
             del walker.problems[before:]
         self._inspection.absorb(self._subject, walker, self._inside)
 
-    def _broken(self, error: Exception) -> None:
+    def _broken(self, walker: Walker, error: Exception) -> None:
         """A walker must not raise; if one does, that is told and nothing is said about the backup."""
-        assert self._walker is not None
         self._target = self._ignore
         self._inspection.problem(
             self._subject,
             Problem(
-                f"{self._walker.format}.internal",
-                f"the check of the format {self._walker.format} failed with {type(error).__name__}: {error}",
+                f"{walker.format}.internal",
+                f"the check of the format {walker.format} failed with {type(error).__name__}: {error}",
                 damage=False,
                 advice="This is a fault of the check, not of the backup: please report it.",
             ),
         )
-        self._inspection.absorb(self._subject, self._walker, self._inside)
+        self._inspection.absorb(self._subject, walker, self._inside)
         self._walker = None

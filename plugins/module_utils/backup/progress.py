@@ -43,7 +43,7 @@ class Progress:
         self._state["read"] += amount
         if self._clock() >= self._due:
             self._due = self._clock() + _INTERVAL
-            self._write()
+            self._write(self._path)
 
     def end(self) -> None:
         """Remove the file."""
@@ -54,14 +54,13 @@ class Progress:
                 except FileNotFoundError:
                     pass
 
-    def _write(self) -> None:
-        assert self._path is not None
+    def _write(self, path: str) -> None:
         self._state["seconds"] = round(self._clock() - self._started, 1)
-        temporary = self._path + ".new"
+        temporary = path + ".new"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w") as stream:
             json.dump(self._state, stream)
-        os.replace(temporary, self._path)
+        os.replace(temporary, path)
 
 
 def line(host: str, state: Mapping[str, Any]) -> str:

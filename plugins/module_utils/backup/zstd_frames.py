@@ -56,7 +56,7 @@ class Backend:
     def start(self, window: int) -> None:
         """A frame begins."""
 
-    def blocks(self, data: bytes) -> Iterator[bytes]:
+    def blocks(self, data: memoryview) -> Iterator[bytes]:
         """Decode complete blocks of the current frame; the first ones come with the frame's header."""
         raise NotImplementedError
 
@@ -72,9 +72,9 @@ class _ZstandardBackend(Backend):
     """The zstandard package."""
 
     def start(self, window: int) -> None:
-        self._decoder = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).decompressobj()
+        self._decoder = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).decompressobj(write_size=PIECE + 1)
 
-    def blocks(self, data: bytes) -> Iterator[bytes]:
+    def blocks(self, data: memoryview) -> Iterator[bytes]:
         try:
             yield self._decoder.decompress(data)
         except zstandard.ZstdError as error:
@@ -89,7 +89,7 @@ class _StdlibBackend(Backend):
             options={stdlib_zstd.DecompressionParameter.window_log_max: (MAX_WINDOW - 1).bit_length()}
         )
 
-    def blocks(self, data: bytes) -> Iterator[bytes]:
+    def blocks(self, data: memoryview) -> Iterator[bytes]:
         try:
             yield self._decoder.decompress(data, PIECE + 1)
             while not self._decoder.eof and not self._decoder.needs_input:
@@ -120,13 +120,13 @@ class _ProgramBackend(Backend):
             for stream in (self._process.stdin, self._process.stdout):
                 os.set_blocking(_pipe(stream).fileno(), False)
 
-    def blocks(self, data: bytes) -> Iterator[bytes]:
+    def blocks(self, data: memoryview) -> Iterator[bytes]:
         return self._exchange(data, close=False)
 
     def end(self) -> Iterator[bytes]:
         if self._process is None:
             return
-        yield from self._exchange(b"", close=True)
+        yield from self._exchange(memoryview(b""), close=True)
         try:
             status = self._process.wait(_STALL)
         except subprocess.TimeoutExpired:
@@ -147,12 +147,11 @@ class _ProgramBackend(Backend):
                     pass
             self._process = None
 
-    def _exchange(self, data: bytes, close: bool) -> Iterator[bytes]:
+    def _exchange(self, view: memoryview, close: bool) -> Iterator[bytes]:
         """Write all data and yield what comes back meanwhile; with ``close`` until the program closes its output."""
-        process = self._process
-        assert process is not None
-        source, sink = _pipe(process.stdin), _pipe(process.stdout)
-        view = memoryview(data)
+        if self._process is None:
+            return
+        source, sink = _pipe(self._process.stdin), _pipe(self._process.stdout)
         with selectors.DefaultSelector() as selector:
             selector.register(sink, selectors.EVENT_READ)
             if view:
@@ -180,7 +179,8 @@ class _ProgramBackend(Backend):
 
 
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
-    assert stream is not None
+    if stream is None:  # it was asked for
+        raise Unavailable("it has no pipe")
     return stream
 
 
@@ -209,7 +209,9 @@ class ZstdDecoder(Decoder):
         self._next = self._frame
         self._held = b""
         self._open = False
-        self._pending: list[bytes] = []
+        #: From where in the present piece blocks wait to be decoded, and how many (with the header of the frame).
+        self._start = 0
+        self._waiting = 0
         self._skip = 0
         self._foreign_at: int | None = None
         self._checksum = False
@@ -230,7 +232,8 @@ class ZstdDecoder(Decoder):
     def _decode(self, data: bytes) -> Iterator[bytes]:
         if self._held:
             data, self._held = self._held + data, b""
-        position = 0
+        view = memoryview(data)
+        position = self._start = 0
         while position < len(data) and not self.stopped:
             if self._skip:
                 step = min(self._skip, len(data) - position)
@@ -241,12 +244,13 @@ class ZstdDecoder(Decoder):
                 continue
             advanced = self._next(data, position)
             if advanced < 0:
-                self._held = data[position:]
                 break
             position = advanced
-            if not self._open or len(self._pending) >= _BLOCKS:
-                yield from self._flush()
-        yield from self._flush()
+            if not self._open or self._waiting >= _BLOCKS:
+                yield from self._flush(view[self._start : position])
+                self._start = position
+        yield from self._flush(view[self._start : position])
+        self._held = data[position:]
         if self._foreign_at is not None and not self.stopped:
             # A program may only now tell that a block before is damaged.
             if self._backend is not None:
@@ -262,10 +266,10 @@ class ZstdDecoder(Decoder):
             return
         yield from self._guarded(self._backend.end())
 
-    def _flush(self) -> Iterator[bytes]:
+    def _flush(self, pending: memoryview) -> Iterator[bytes]:
         """Have the pending blocks decoded."""
-        pending, self._pending = b"".join(self._pending), []
-        if self._backend is not None and pending and not self.stopped:
+        waiting, self._waiting = self._waiting, 0
+        if self._backend is not None and waiting and not self.stopped:
             yield from self._guarded(self._backend.blocks(pending))
 
     def _guarded(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -334,7 +338,8 @@ class ZstdDecoder(Decoder):
                 self._backend.start(window)
             except Unavailable as error:
                 self._stop("unavailable", f"the frames could not be decompressed: {error}", damage=False)
-        self._pending.append(head[:end])
+        self._start = position
+        self._waiting = 1
         self._next = self._block
         return position + end
 
@@ -359,7 +364,7 @@ class ZstdDecoder(Decoder):
             end += 4
         if len(data) < end:
             return -1
-        self._pending.append(data[position:end])
+        self._waiting += 1
         if last:
             self._end_frame()
         return end
