@@ -137,6 +137,7 @@ def test_one_bad_answer_during_the_watch_is_forgiven_and_the_last_must_be_good()
     blip = new("starting", "reloading (reload)")
     assert not work(Fake(script=((0, new()), (2, blip), (2.3, new())))).failed
     assert work(Fake(script=((0, new()), (4.9, blip)))).failed
+    assert work(Fake(script=((0, new()), (1, blip), (4, new())))).failed  # too long, though it is well in the end
 
 
 def test_a_slow_start_is_waited_for() -> None:
