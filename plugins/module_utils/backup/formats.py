@@ -90,6 +90,11 @@ def namespace(path: str) -> tuple[str, str]:
     return ("" if name == "oplog.bson" else folder.rpartition("/")[2], unquote(stem))
 
 
+def _redis(path: str) -> Walker:
+    """Return what follows a snapshot: an append-only file may begin with one and goes on behind it."""
+    return AofWalker() if promised_codec(path)[1].lower().endswith(".aof") else RdbWalker()
+
+
 CODECS = (
     Codec("gzip", {".gz": "", ".tgz": ".tar"}, lambda head: head[:3] == b"\x1f\x8b\x08", GzipDecoder),
     Codec("xz", {".xz": "", ".txz": ".tar"}, lambda head: head[:6] == b"\xfd7zXZ\0", XzDecoder),
@@ -100,7 +105,7 @@ CODECS = (
 FORMATS = (
     Format("tar", lambda head: is_header(head[:512]), lambda path: TarWalker(), (".tar",)),
     Format("mongodump_archive", looks_like_mongo_archive, lambda path: MongoArchiveWalker()),
-    Format("redis_rdb", looks_like_rdb, lambda path: RdbWalker(), (".rdb",), "always"),
+    Format("redis_rdb", looks_like_rdb, _redis, (".rdb",), "always"),
     Format("redis_aof", looks_like_aof, lambda path: AofWalker(), (".aof",), "always"),
     Format("sqldump", looks_like_sql, lambda path: SqlDumpWalker(), (".sql",), "sniff"),
     Format("bson", looks_like_bson, lambda path: BsonWalker(*namespace(path)), (".bson",), "always"),

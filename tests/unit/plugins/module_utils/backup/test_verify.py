@@ -40,6 +40,7 @@ from tests.unit.plugins.module_utils.backup.builders import (
     text,
     zeroed,
 )
+from tests.unit.plugins.module_utils.backup.fixture_files import fixture
 
 pytestmark = pytest.mark.capability("A8")
 
@@ -160,6 +161,15 @@ def test_emptiness_can_be_expected(tmp_path: Path) -> None:
     assert check(write(tmp_path / "empty.bak", b""), min_size=0).verdict == "structure_ok"
     empty = write(tmp_path / "empty.tar.gz", gzip.compress(bytes(10240)))
     assert check(empty, min_members=0).verdict == "structure_ok"
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_append_only_file_may_begin_with_a_snapshot(tmp_path: Path, packed: bool) -> None:
+    data = fixture("redis/preamble.aof")
+    path = tmp_path / ("appendonly.aof.gz" if packed else "appendonly.aof")
+    result = check(write(path, gzip.compress(data, mtime=0) if packed else data))
+    assert (result.verdict, checks(result)) == ("structure_ok", [])
+    assert check(write(tmp_path / "cut.aof", data[:-9])).verdict == "damaged"
 
 
 def test_plain_accepts_any_content(tmp_path: Path) -> None:
