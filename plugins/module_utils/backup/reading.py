@@ -11,12 +11,17 @@ import hashlib
 import os
 import queue
 import stat
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+#: Seconds after which a thread that has decompressed a piece may take its turn from the one that follows a format. With
+#: Python's 5 ms they work one after the other: a dump takes 1.4 times as long.
+_SWITCH = 0.0002
 
 #: Bytes read at a time.
 BLOCK = 1024 * 1024
@@ -107,9 +112,15 @@ def read_file(
 
     threaded = before.st_size >= SMALL
     source = ahead(blocks(), 4) if threaded else blocks()
-    consume(source, threaded)
-    for _block in source:
-        pass
+    interval = sys.getswitchinterval()
+    if threaded:
+        sys.setswitchinterval(_SWITCH)
+    try:
+        consume(source, threaded)
+        for _block in source:
+            pass
+    finally:
+        sys.setswitchinterval(interval)
     after = os.fstat(descriptor)
     for what, old, new in (
         ("size", before.st_size, after.st_size),

@@ -9,6 +9,7 @@ So truncation, trailing bytes, memory needs and missing checksums are judged the
 
 from __future__ import annotations
 
+import fcntl
 import os
 import selectors
 import subprocess
@@ -37,6 +38,9 @@ MAX_WINDOW = 64 * 1024 * 1024
 
 #: Blocks decoded at a time: each yields at most 128 KiB.
 _BLOCKS = 8
+
+#: Linux: set the size of a pipe (fcntl(2); Python knows the name since 3.10).
+_F_SETPIPE_SZ = 1031
 
 #: Seconds without any progress after which the zstd program is given up.
 _STALL = 300.0
@@ -118,7 +122,12 @@ class _ProgramBackend(Backend):
             except OSError as error:
                 raise Unavailable(f"{self._program} could not be started: {error.strerror}") from error
             for stream in (self._process.stdin, self._process.stdout):
-                os.set_blocking(_pipe(stream).fileno(), False)
+                descriptor = _pipe(stream).fileno()
+                os.set_blocking(descriptor, False)
+                try:
+                    fcntl.fcntl(descriptor, _F_SETPIPE_SZ, PIECE)
+                except OSError:
+                    pass  # only slower
 
     def blocks(self, data: memoryview) -> Iterator[bytes]:
         return self._exchange(data, close=False)
@@ -164,7 +173,7 @@ class _ProgramBackend(Backend):
                     raise Unavailable(f"{self._program} made no progress for {_STALL:g} s")
                 for key, _mask in events:
                     if key.fileobj is sink:
-                        piece = os.read(sink.fileno(), 256 * 1024)
+                        piece = os.read(sink.fileno(), PIECE)
                         if piece:
                             yield piece
                         elif close:
