@@ -80,3 +80,35 @@ def test_the_maintenance_day(lab: Any) -> None:
     assert "20971520 bytes accepted" in output
     for done in ("backup", "backup_verify", "upload_limit", "restart", "witness", "rehearsal"):
         assert f" {done} " in output, done
+
+
+@pytest.mark.capability("F4")
+def test_a_fault_that_goes_unnoticed_fails_and_everything_is_put_back(lab: Any) -> None:
+    """The rehearsal itself can fail: a configuration test that accepts everything, a release that does not crash."""
+    config = "/etc/worklog/worklog-api.json"
+    before = lab.exec("app1", ["stat", "--format=%a %U:%G %s", config]).stdout
+    broken = {
+        "file": config,
+        "content": lab.read("app1", config),
+        "service": "worklog-api",
+        "config_test": ["/bin/true"],
+    }
+    extra: dict[str, Any] = {"rehearse_faults_backup": "", "rehearse_faults_config": broken}
+    code, output = play(lab, "rehearse_faults", "-e", json.dumps(extra), timeout=300)
+    assert code != 0
+    assert "the restart with a broken configuration was not refused" in " ".join(output.split())
+    assert lab.exec("app1", ["stat", "--format=%a %U:%G %s", config]).stdout == before
+    assert lab.exec("app1", ["tail", "-1", "/var/log/worklog-maintenance/records.jsonl"]).stdout.count('"failed"') == 1
+
+    healthy = {
+        "link": "/srv/worklog/current",
+        "target": "releases/1.1.0",
+        "service": "worklog-api",
+        "ready": ["http://127.0.0.1:8080/health"],
+    }
+    extra = {"rehearse_faults_backup": "", "rehearse_faults_config": None, "rehearse_faults_release": healthy}
+    code, output = play(lab, "rehearse_faults", "-e", json.dumps(extra), timeout=300)
+    assert code != 0
+    assert "the release that crashes was not caught and undone" in " ".join(output.split())
+    assert lab.exec("app1", ["readlink", "/srv/worklog/current"]).stdout == "releases/1.0.0\n"
+    assert '"version": "1.0.0"' in lab.exec("app1", ["curl", "-s", "http://127.0.0.1:8080/health"]).stdout
