@@ -3,6 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The running lab for tests. LAB_PREFIX chooses the copy (default: worklog); what is missing is started.
 
+Under pytest-xdist every worker but the first has a copy of its own, which goes with it.
+
 Traffic goes to ports published on 127.0.0.1 or comes from a node, never to a container's own address.
 """
 
@@ -163,12 +165,15 @@ class Restore:
 
 
 @pytest.fixture(scope="session")
-def lab() -> Lab:
-    """The copy named by LAB_PREFIX, with all nodes well."""
-    copy = Lab(os.environ.get("LAB_PREFIX") or "worklog")
+def lab() -> Iterator[Lab]:
+    """The copy named by LAB_PREFIX, or this worker's own, with all nodes well."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+    copy = Lab((os.environ.get("LAB_PREFIX") or "worklog") + ("" if worker == "gw0" else f"-{worker}"))
     done = copy.program("up", "--prefix", copy.prefix, "--quiet", timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
-    return copy
+    yield copy
+    if worker != "gw0":
+        copy.program("down", "--prefix", copy.prefix)
 
 
 @pytest.fixture

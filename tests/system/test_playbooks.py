@@ -7,29 +7,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-PLAYBOOK = str(Path(sys.executable).parent / "ansible-playbook")
-
 
 def play(lab: Any, name: str, *arguments: str, timeout: float = 120) -> tuple[int, str]:
     """Run a playbook by FQCN on the lab and return its exit code and what it printed."""
-    done = subprocess.run(
-        [PLAYBOOK, "-i", str(ROOT / "inventories" / "lab"), f"worklog.maintenance.{name}", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "LAB_PREFIX": lab.prefix, "ANSIBLE_NOCOLOR": "1"},
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+    done = lab.playbook(f"worklog.maintenance.{name}", *arguments, timeout=timeout)
     return done.returncode, done.stdout + done.stderr
 
 

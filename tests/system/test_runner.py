@@ -19,7 +19,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-PREFIX = os.environ.get("LAB_PREFIX", "worklog")
 PLAYBOOK = "worklog.maintenance.upload_limit"
 
 
@@ -37,7 +36,7 @@ def collections(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def private_data(collections: Path, tmp_path: Path) -> Path:
+def private_data(lab: Any, collections: Path, tmp_path: Path) -> Path:
     """A private data directory as AWX makes it: project with its collections, inventory, variables."""
     directory = tmp_path / "private"
     (directory / "project").mkdir(parents=True)
@@ -49,7 +48,7 @@ def private_data(collections: Path, tmp_path: Path) -> Path:
     (directory / "env" / "envvars").write_text(
         json.dumps(
             {
-                "LAB_PREFIX": PREFIX,
+                "LAB_PREFIX": lab.prefix,
                 "ANSIBLE_COLLECTIONS_PATH": "collections",
                 "ANSIBLE_PIPELINING": "1",
                 "ANSIBLE_NOCOLOR": "1",
@@ -63,7 +62,7 @@ def private_data(collections: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.capability("J1")
 def test_playbooks_run_by_name_from_an_installed_collection(lab: Any, collections: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(collections), "ANSIBLE_PIPELINING": "1"}
+    environment = {**os.environ, "LAB_PREFIX": lab.prefix, "ANSIBLE_COLLECTIONS_PATH": str(collections)}
     done = subprocess.run(
         [str(BIN / "ansible-playbook"), "-i", str(ROOT / "inventories" / "lab"), PLAYBOOK, "--check", "--diff", "-vv"],
         check=False,
@@ -79,14 +78,14 @@ def test_playbooks_run_by_name_from_an_installed_collection(lab: Any, collection
 
 
 @pytest.mark.capability("J3")
-def test_ansible_runner_runs_it_here(lab: Any, private_data: Path) -> None:
+def test_ansible_runner_runs_it_here(private_data: Path) -> None:
     outcome = ansible_runner.run(private_data_dir=str(private_data), playbook=PLAYBOOK, quiet=True, timeout=300)
     assert (outcome.status, outcome.rc) == ("successful", 0), outcome.stdout.read()
     assert outcome.stats["ok"]
 
 
 @pytest.mark.capability("J3")
-def test_ansible_runner_runs_it_on_a_worker(lab: Any, private_data: Path, tmp_path: Path) -> None:
+def test_ansible_runner_runs_it_on_a_worker(private_data: Path, tmp_path: Path) -> None:
     """transmit | worker | process: the worker has nothing but the stream and hands back nothing but a stream."""
     runner = str(BIN / "ansible-runner")
     result = tmp_path / "result"
@@ -109,7 +108,7 @@ def test_ansible_runner_runs_it_on_a_worker(lab: Any, private_data: Path, tmp_pa
 
 
 @pytest.mark.capability("J3")
-def test_a_failure_on_the_worker_is_a_failure_here(lab: Any, private_data: Path) -> None:
+def test_a_failure_of_the_run_is_a_failure_here(private_data: Path) -> None:
     (private_data / "env" / "extravars").write_text(json.dumps({"target": "no-such-host"}), encoding="utf-8")
     outcome = ansible_runner.run(private_data_dir=str(private_data), playbook=PLAYBOOK, quiet=True, timeout=300)
     assert outcome.status == "failed"
