@@ -200,7 +200,7 @@ ROTATION = """
 - hosts: app1
   gather_facts: false
   tasks:
-    - ansible.builtin.include_tasks: "{{ inventory_dir }}/tasks/out_of_service.yml"
+    - ansible.builtin.include_tasks: "{{ inventory_dir }}/../../tests/lab/rotation/out_of_service.yml"
     # Not graceful at all: whoever still talks to the node notices.
     - ansible.builtin.command: {argv: [systemctl, kill, --signal=KILL, worklog-api]}
     - ansible.builtin.command: {argv: [pkill, --signal, KILL, --full, /srv/lowcode/current/server.js]}
@@ -210,7 +210,7 @@ ROTATION = """
       retries: 30
       delay: 1
       loop: "{{ lab_application_ports }}"
-    - ansible.builtin.include_tasks: "{{ inventory_dir }}/tasks/into_service.yml"
+    - ansible.builtin.include_tasks: "{{ inventory_dir }}/../../tests/lab/rotation/into_service.yml"
 """
 
 

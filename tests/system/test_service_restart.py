@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-INTO, OUT = "{{ inventory_dir }}/tasks/into_service.yml", "{{ inventory_dir }}/tasks/out_of_service.yml"
+ROTATION = ROOT / "tests" / "lab" / "rotation"
+INTO, OUT = str(ROTATION / "into_service.yml"), str(ROTATION / "out_of_service.yml")
 pytestmark = [pytest.mark.capability("F4")]
 
 # A service that behaves as its configuration file says. It is what a careless developer might write.
