@@ -45,8 +45,8 @@ molecule: venv engine ## every Molecule scenario
 	@tools/molecule
 
 .PHONY: system
-system: lab ## tests against the running lab, through ansible-playbook and ansible-runner
-	python -m pytest tests/system --junitxml=build/reports/system.xml
+system: lab ## tests against the running lab and a second copy, through ansible-playbook and ansible-runner
+	python -m pytest tests/system -n 2 --dist loadfile --junitxml=build/reports/system.xml
 
 .PHONY: bench
 bench: venv ## benchmarks, one after the other
