@@ -102,8 +102,8 @@ def count_rows(values: bytes, inside: bool, depth: int) -> tuple[int, bool, int]
     """
     if depth > 1 or (inside and not depth):
         return None
-    if values.count(b"'", 0, 4096) * 64 < min(len(values), 4096):
-        # Few quotes, so long strings: go from quote to quote.
+    if values.count(b"'", 0, 4096) * 128 < min(len(values), 4096):
+        # Very few quotes, so long strings: go from quote to quote.
         outside = []
         pieces = values.split(b"'")
         last = pieces.pop()
