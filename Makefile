@@ -49,7 +49,7 @@ system: lab ## tests against the running lab and a second copy, through ansible-
 	python -m pytest tests/system -n 2 --dist loadfile --junitxml=build/reports/system.xml
 
 .PHONY: bench
-bench: venv ## benchmarks, one after the other
+bench: venv engine ## benchmarks, one after the other
 	@tools/bench
 
 .PHONY: docs
