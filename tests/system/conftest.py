@@ -168,7 +168,7 @@ class Restore:
 def lab() -> Iterator[Lab]:
     """The copy named by LAB_PREFIX, or this worker's own, with all nodes well."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
-    copy = Lab((os.environ.get("LAB_PREFIX") or "worklog") + ("" if worker == "gw0" else f"-{worker}"))
+    copy = Lab((os.environ.get("LAB_PREFIX") or "worklog") + ("" if worker == "gw0" else worker))
     done = copy.program("up", "--prefix", copy.prefix, "--quiet", timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
     yield copy
