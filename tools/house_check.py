@@ -18,7 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 SHELLS = re.compile(r"^ansible\.(builtin|legacy)\.(shell|raw)$")
 COMMANDS = re.compile(r"^ansible\.(builtin|legacy)\.command$")
 # A site's package source is the business of its machines: no address of one belongs here.
-PACKAGE_SOURCE = re.compile(r"https?://[^/\s\"'<>]*(pypi|pythonhosted|npm|registry|mirror|artifactory|(?<!\w)deb\.|goproxy)")
+PACKAGE_SOURCE = re.compile(
+    r"https?://[^/\s\"'<>]*(pypi|pythonhosted|npm|registry|mirror|artifactory|(?<!\w)deb\.|goproxy)"
+)
 CAPABILITY = re.compile(r"\b[A-J]\d{1,2}\b")
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.progress import line
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.progress import line
 
 display = Display()
 

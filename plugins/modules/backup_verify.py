@@ -275,10 +275,11 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup import expect, formats, history, verify
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.content import Limits
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.progress import Progress
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verdict import Backup
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import check, expect, formats, history
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.content import Limits
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.progress import Progress
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.verdict import Backup
+from ansible_collections.worklog.maintenance.plugins.module_utils.units import size
 
 
 def argument_spec() -> dict[str, Any]:
@@ -339,19 +340,19 @@ def main() -> None:
             )
             for entry in options["backups"]
         ]
-        limits = Limits(options["max_ratio"], expect.size(options["max_expanded"]))
+        limits = Limits(options["max_ratio"], size(options["max_expanded"]))
         sizes = history.History(options["history"])
     except ValueError as error:
         module.fail_json(msg=f"max_expanded is {options['max_expanded']!r}, but must be {error}")
     except (expect.ExpectationError, history.HistoryError) as error:
         module.fail_json(msg=str(error))
-    if options["defer_above"] is not None and verify.exceeds(backups, options["defer_above"]):
+    if options["defer_above"] is not None and check.exceeds(backups, options["defer_above"]):
         module.exit_json(deferred=True, backups=[], bad=[], findings=[])
 
     progress = Progress(options["progress_file"])
     try:
         results = [
-            verify.verify(
+            check.verify(
                 backup,
                 now=time.time(),
                 limits=limits,

@@ -39,12 +39,12 @@ CHECK = """
 import json, re, sys, time
 for name in sys.argv[2].split(","):
     sys.modules[name] = None  # as if it were not installed
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup import verify
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.content import Limits
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.expect import parse
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verdict import Backup
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import check
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.content import Limits
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.expect import parse
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.verdict import Backup
 expect = parse("bench", json.loads(sys.argv[3]))
-result = verify.verify(Backup(sys.argv[1], "bench", expect=expect), now=time.time(), limits=Limits())
+result = check.verify(Backup(sys.argv[1], "bench", expect=expect), now=time.time(), limits=Limits())
 memory = re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read()).group(1)
 print(json.dumps([result.verdict, result.members, result.expanded, int(memory)]))
 """

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup import expect, verify
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.content import Limits
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verdict import Backup, Result
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import expect
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.check import verify
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.content import Limits
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.verdict import Backup, Result
 
 pytestmark = pytest.mark.capability("A8")
 
@@ -50,7 +51,7 @@ MADE: dict[str, tuple[list[str], str]] = {
 
 def check(path: Path, **expected: Any) -> Result:
     backup = Backup(str(path), str(path), expect=expect.parse(str(path), expected))
-    return verify.verify(backup, now=time.time(), limits=Limits())
+    return verify(backup, now=time.time(), limits=Limits())
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup import formats, mongodump, redis_aof
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.walker import Problem
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import formats, mongodump, redis_aof
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.walker import Problem
 
 _KEPT = ("prelude.json", ".metadata.json", ".aof.manifest")
 _NAMED = (*_KEPT, ".bson", ".aof", ".rdb")

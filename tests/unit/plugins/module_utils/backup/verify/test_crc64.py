@@ -10,7 +10,7 @@ import lzma
 import random
 
 import pytest
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.crc64 import (
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.crc64 import (
     JONES,
     XZ,
     Crc64,

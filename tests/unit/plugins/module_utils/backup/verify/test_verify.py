@@ -22,13 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup import content, reading, verify
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.content import Limits
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.expect import parse
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.history import History
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verdict import Backup, Result
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup import reading
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import content
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.check import verify
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.content import Limits
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.expect import parse
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.history import History
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.verdict import Backup, Result
 
-from tests.unit.plugins.module_utils.backup.builders import (
+from tests.unit.plugins.module_utils.backup.verify.builders import (
     COMPRESS,
     END,
     UNCOVERED,
@@ -40,7 +42,7 @@ from tests.unit.plugins.module_utils.backup.builders import (
     text,
     zeroed,
 )
-from tests.unit.plugins.module_utils.backup.fixture_files import fixture
+from tests.unit.plugins.module_utils.backup.verify.fixture_files import fixture
 
 pytestmark = pytest.mark.capability("A8")
 
@@ -55,7 +57,7 @@ def check(path: Path | str, format: str = "auto", **options: Any) -> Result:
     limits = options.pop("limits", Limits())
     backup = Backup(str(path), options.pop("name", str(path)), format, parse(str(path), options), manifest)
     now = NOW if options.get("max_age") else time.time()
-    return verify.verify(backup, now=now, limits=limits, history=history)
+    return verify(backup, now=now, limits=limits, history=history)
 
 
 def write(path: Path, data: bytes, age: float = 3600) -> Path:
@@ -316,11 +318,11 @@ def test_at_most_so_many_findings(tmp_path: Path) -> None:
 
 MEMORY = r"""
 import re, sys, time
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup import verify
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.content import Limits
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.expect import parse
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verdict import Backup
-result = verify.verify(
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import check
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.content import Limits
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.expect import parse
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.verdict import Backup
+result = check.verify(
     Backup(sys.argv[1], "x", expect=parse("x", {"min_members": 1})), now=time.time(), limits=Limits(ratio=1e9)
 )
 # not ru_maxrss, which a process inherits

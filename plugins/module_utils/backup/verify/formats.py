@@ -10,35 +10,41 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.decoders import (
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.decoders import (
     Bzip2Decoder,
     Decoder,
     GzipDecoder,
     XzDecoder,
 )
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.mongodump import (
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.mongodump import (
     BsonWalker,
     MongoArchiveWalker,
     looks_like_bson,
 )
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.mongodump import (
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.mongodump import (
     looks_like as looks_like_mongo_archive,
 )
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.redis_aof import AofWalker
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.redis_aof import looks_like as looks_like_aof
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.redis_rdb import RdbWalker
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.redis_rdb import looks_like as looks_like_rdb
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.sqldump import SqlDumpWalker
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.sqldump import looks_like as looks_like_sql
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.tar import TarWalker, is_header
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.text import (
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.redis_aof import AofWalker
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.redis_aof import (
+    looks_like as looks_like_aof,
+)
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.redis_rdb import RdbWalker
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.redis_rdb import (
+    looks_like as looks_like_rdb,
+)
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.sqldump import SqlDumpWalker
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.sqldump import (
+    looks_like as looks_like_sql,
+)
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.tar import TarWalker, is_header
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.text import (
     EnvWalker,
     TextWalker,
     is_env,
     is_text,
 )
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.walker import Walker
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.zstd_frames import MAGIC, ZstdDecoder
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.walker import Walker
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.zstd_frames import MAGIC, ZstdDecoder
 
 #: Bytes that are enough to recognise every format.
 HEAD = 512

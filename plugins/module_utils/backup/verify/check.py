@@ -11,16 +11,17 @@ import os
 import stat
 from collections.abc import Callable, Iterable
 
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup import manifest, tree
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.content import Content, Limits
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.history import History
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.members import printable
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup import manifest
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.reading import (
     Unreadable,
     open_file,
     read_file,
 )
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verdict import (
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import tree
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.content import Content, Limits
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.history import History
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.members import printable
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.verdict import (
     GOOD,
     Backup,
     Check,

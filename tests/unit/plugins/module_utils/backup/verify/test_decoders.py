@@ -15,18 +15,18 @@ import zlib
 from collections.abc import Callable
 
 import pytest
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup import decoders, zstd_frames
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.decoders import (
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import decoders, zstd_frames
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.decoders import (
     Bzip2Decoder,
     Decoder,
     GzipDecoder,
     XzDecoder,
 )
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.zstd_frames import ZstdDecoder
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.zstd_frames import ZstdDecoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.plugins.module_utils.backup.builders import (
+from tests.unit.plugins.module_utils.backup.verify.builders import (
     COMPRESS,
     UNCOVERED,
     cut,

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from fnmatch import translate
 
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.walker import Problem
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.walker import Problem
 
 #: Names that are compared with each other, to find those that occur twice.
 MAX_NAMES = 200_000

@@ -9,14 +9,14 @@ from __future__ import annotations
 import random
 
 import pytest
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.redis_aof import (
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.redis_aof import (
     AofWalker,
     looks_like,
     read_manifest,
 )
 
-from tests.unit.plugins.module_utils.backup.builders import cut, flip, walk, zeroed
-from tests.unit.plugins.module_utils.backup.fixture_files import fixture, fixture_files
+from tests.unit.plugins.module_utils.backup.verify.builders import cut, flip, walk, zeroed
+from tests.unit.plugins.module_utils.backup.verify.fixture_files import fixture, fixture_files
 
 pytestmark = pytest.mark.capability("A8")
 

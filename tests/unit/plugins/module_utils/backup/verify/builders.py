@@ -15,8 +15,8 @@ import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
 
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.decoders import Decoder
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.walker import Walker
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.decoders import Decoder
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.walker import Walker
 
 
 def text(size: int, seed: int = 1) -> bytes:

@@ -14,12 +14,26 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.members import Members
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.tar import MAX_EXTENSION, TarWalker, parse_pax
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.members import Members
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.tar import (
+    MAX_EXTENSION,
+    TarWalker,
+    parse_pax,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.plugins.module_utils.backup.builders import END, cut, flip, header, padded, tar, text, walk, zeroed
+from tests.unit.plugins.module_utils.backup.verify.builders import (
+    END,
+    cut,
+    flip,
+    header,
+    padded,
+    tar,
+    text,
+    walk,
+    zeroed,
+)
 
 pytestmark = pytest.mark.capability("A8")
 

@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup import bson
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.crc64 import XZ, Crc64
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.pull import PullWalker, Step, Stop
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.walker import Problem
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import bson
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.crc64 import XZ, Crc64
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.pull import PullWalker, Step, Stop
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.walker import Problem
 
 MAGIC = b"\x6d\xe2\x99\x81"
 _TERMINATOR = b"\xff\xff\xff\xff"

@@ -10,15 +10,15 @@ import random
 import struct
 
 import pytest
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.crc64 import JONES, Crc64
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.redis_rdb import (
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.crc64 import JONES, Crc64
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.redis_rdb import (
     RdbWalker,
     looks_like,
     packed_is_broken,
 )
 
-from tests.unit.plugins.module_utils.backup.builders import cut, flip, walk, zeroed
-from tests.unit.plugins.module_utils.backup.fixture_files import fixture
+from tests.unit.plugins.module_utils.backup.verify.builders import cut, flip, walk, zeroed
+from tests.unit.plugins.module_utils.backup.verify.fixture_files import fixture
 
 pytestmark = pytest.mark.capability("A8")
 

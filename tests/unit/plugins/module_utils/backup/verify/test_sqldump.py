@@ -12,15 +12,15 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup import sqldump
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.sqldump import (
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import sqldump
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.sqldump import (
     SqlDumpWalker,
     count_rows,
     looks_like,
 )
 
-from tests.unit.plugins.module_utils.backup.builders import cut, walk, zeroed
-from tests.unit.plugins.module_utils.backup.fixture_files import fixture
+from tests.unit.plugins.module_utils.backup.verify.builders import cut, walk, zeroed
+from tests.unit.plugins.module_utils.backup.verify.fixture_files import fixture
 
 pytestmark = pytest.mark.capability("A8")
 

@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from ansible_collections.worklog.maintenance.plugins.module_utils import command
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.decoders import PIECE, Decoder
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.walker import Problem
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.decoders import PIECE, Decoder
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.walker import Problem
 
 try:
     import zstandard

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.walker import Problem, Walker
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.walker import Problem, Walker
 
 #: A step of a walk: it yields whenever it wants the next piece of the stream.
 Step = Generator[None, None, None]

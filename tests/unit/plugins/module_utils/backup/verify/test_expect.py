@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup import expect, progress
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.expect import ExpectationError
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.history import KEEP, History, HistoryError
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.members import Members, printable
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import expect, progress
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.expect import ExpectationError
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.history import (
+    KEEP,
+    History,
+    HistoryError,
+)
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.members import Members, printable
 
 pytestmark = pytest.mark.capability("A8")
 
@@ -154,7 +158,7 @@ def test_names_are_shown_safely(name: str | bytes, shown: str) -> None:
 
 
 def test_many_names_are_compared_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ansible_collections.worklog.maintenance.plugins.module_utils.backup import members
+    from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import members
 
     monkeypatch.setattr(members, "MAX_NAMES", 10)
     names = Members()

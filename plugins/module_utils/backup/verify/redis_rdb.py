@@ -14,8 +14,8 @@ from __future__ import annotations
 import re
 from collections.abc import Generator
 
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.crc64 import JONES, Crc64
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.pull import PullWalker, Step, Stop
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.crc64 import JONES, Crc64
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.pull import PullWalker, Step, Stop
 
 #: The newest version whose structures are known here.
 NEWEST = 12

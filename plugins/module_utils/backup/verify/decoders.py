@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.walker import Problem
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.walker import Problem
 
 try:
     from isal import isal_zlib

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup import manifest
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.content import Inspection, Limits
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.expect import Expectation
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.history import NEEDED, History
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.members import printable
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.walker import Problem
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.content import Inspection, Limits
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.expect import Expectation
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.history import NEEDED, History
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.members import printable
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.walker import Problem
 from ansible_collections.worklog.maintenance.plugins.module_utils.finding import Finding
+from ansible_collections.worklog.maintenance.plugins.module_utils.units import span
 
 #: From the best to the worst.
 VERDICTS = ("verified", "structure_ok", "inconclusive", "stale", "damaged", "missing")
@@ -356,11 +357,3 @@ def conclude(check: Check, now: float) -> Result:
 
 def _utc(moment: float) -> str:
     return datetime.datetime.fromtimestamp(moment, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def span(seconds: float) -> str:
-    """Return a length of time as people say it: 45 s, 90 min, 26 h, 7 d."""
-    for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"

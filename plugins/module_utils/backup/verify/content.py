@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup import formats
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.decoders import Decoder
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.members import Members, printable
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.reading import ahead
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.related import Related
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.tar import Sink, TarWalker
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.text import EnvWalker
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.walker import Problem, Walker
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import formats
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.decoders import Decoder
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.members import Members, printable
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.related import Related
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.tar import Sink, TarWalker
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.text import EnvWalker
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.walker import Problem, Walker
 
 #: At most this many problems of one backup are kept; further ones are counted.
 MAX_PROBLEMS = 100

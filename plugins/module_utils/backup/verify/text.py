@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.walker import Problem, Walker
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.walker import Problem, Walker
 
 _KEY = re.compile(rb"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_.-]*)[ \t]*=")
 _LINE = 64 * 1024

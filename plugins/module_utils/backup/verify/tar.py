@@ -13,8 +13,8 @@ import re
 from collections.abc import Callable
 from typing import Protocol
 
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.members import Members, printable
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.walker import Problem, Walker
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.members import Members, printable
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.walker import Problem, Walker
 
 BLOCK = 512
 _ZERO = bytes(BLOCK)

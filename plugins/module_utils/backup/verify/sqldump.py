@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 import time
 
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.walker import Problem, Walker
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.walker import Problem, Walker
 
 #: How much of the values is looked at in one go: small enough for the processor's cache.
 _SLICE = 1 << 18

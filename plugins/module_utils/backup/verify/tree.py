@@ -11,16 +11,16 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup import formats
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.content import Content, Inspection
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.members import printable
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.reading import (
     Unreadable,
     open_file,
     read_file,
 )
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.related import Keep
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.walker import Problem
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import formats
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.content import Content, Inspection
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.members import printable
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.related import Keep
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.walker import Problem
 
 #: Inodes with several names that are remembered, so that each is read once, and directories that are looked at again.
 _REMEMBERED = 100_000

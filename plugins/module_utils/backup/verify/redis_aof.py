@@ -15,9 +15,9 @@ import shlex
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.pull import Step, Stop
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.redis_rdb import RdbWalker
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.walker import Problem
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.pull import Step, Stop
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.redis_rdb import RdbWalker
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.walker import Problem
 
 _COMMAND = re.compile(rb"\*[1-9]\d{0,9}\r\n\$\d{1,10}\r\n")
 _ANNOTATION = re.compile(rb"#TS:\d+\r\n")

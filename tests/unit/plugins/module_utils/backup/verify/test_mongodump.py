@@ -12,9 +12,9 @@ import random
 import struct
 
 import pytest
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup import bson
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.crc64 import XZ, Crc64
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.mongodump import (
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import bson
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.crc64 import XZ, Crc64
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.mongodump import (
     MAGIC,
     BsonWalker,
     MongoArchiveWalker,
@@ -23,8 +23,8 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.mongodu
     read_directory,
 )
 
-from tests.unit.plugins.module_utils.backup.builders import cut, flip, walk, zeroed
-from tests.unit.plugins.module_utils.backup.fixture_files import fixture, fixture_files
+from tests.unit.plugins.module_utils.backup.verify.builders import cut, flip, walk, zeroed
+from tests.unit.plugins.module_utils.backup.verify.fixture_files import fixture, fixture_files
 
 pytestmark = pytest.mark.capability("A8")
 
