@@ -45,7 +45,7 @@ molecule: venv engine ## every Molecule scenario
 	@tools/molecule
 
 .PHONY: system
-system: lab ## tests against the running lab and a second copy, through ansible-playbook and ansible-runner
+system: venv engine ## tests on new copies of the lab, through ansible-playbook and ansible-runner
 	python -m pytest tests/system -n 2 --dist loadfile --junitxml=build/reports/system.xml
 
 .PHONY: bench

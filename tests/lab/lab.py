@@ -436,17 +436,22 @@ class Copy:
         return f"{self.prefix}-{node}"
 
     def subnet(self) -> ipaddress.IPv4Network:
-        """Make the network. Its range is fixed afterwards, so that a node's address outlives a restart."""
-        form = "{{(index .IPAM.Config 0).Subnet}}"
-        found = docker("network", "inspect", "--format", form, self.network, check=False)
-        for _unused in range(5):
+        """Make the network. Its range is fixed, so that a node's address outlives a restart.
+
+        A network without a range asks the engine for a free one. It has a name of its own: whatever an interrupted run
+        leaves behind, the network with the copy's name is always the one with a fixed range.
+        """
+        form, probe = "{{(index .IPAM.Config 0).Subnet}}", f"{self.network}-probe"
+        for attempt in range(5):
+            found = docker("network", "inspect", "--format", form, self.network, check=attempt == 4)
             if found.returncode == 0:
                 break
-            docker("network", "create", f"--label={self.label}", f"--label={LABEL}.partial=1", self.network)
-            free = docker("network", "inspect", "--format", form, self.network).stdout.strip()
-            docker("network", "rm", self.network)
-            made = docker("network", "create", f"--label={self.label}", f"--subnet={free}", self.network, check=False)
-            found = docker("network", "inspect", "--format", form, self.network, check=made.returncode == 0)
+            docker("network", "rm", probe, check=False)
+            docker("network", "create", f"--label={self.label}", probe, check=False)
+            free = docker("network", "inspect", "--format", form, probe, check=False).stdout.strip()
+            docker("network", "rm", probe, check=False)
+            if free:
+                docker("network", "create", f"--label={self.label}", f"--subnet={free}", self.network, check=False)
         return ipaddress.IPv4Network(found.stdout.strip())
 
     def containers(self) -> dict[str, dict[str, Any]]:
@@ -455,7 +460,8 @@ class Copy:
         if not names:
             return {}
         found = {}
-        for item in json.loads(docker("inspect", *names).stdout):
+        # Those removed meanwhile make it fail; it prints the others all the same.
+        for item in json.loads(docker("inspect", *names, check=False).stdout or "[]"):
             ports = {
                 port.split("/")[0]: int(bound[0]["HostPort"])
                 for port, bound in sorted((item["NetworkSettings"]["Ports"] or {}).items())

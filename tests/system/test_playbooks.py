@@ -58,8 +58,10 @@ def test_a_wrong_variable_is_one_sentence_before_anything_is_touched(
 
 
 @pytest.mark.capability("A8", "F3", "F4")
-def test_the_maintenance_day(lab: Any) -> None:
+def test_the_maintenance_day(lab: Any, restore: Any) -> None:
     """What `make demo` runs; it ends well, loses no request, and says what it found and did."""
+    restore.run("lb1", ["systemctl", "reload", "nginx"])
+    restore.path("lb1", "/etc/nginx")
     code, output = play(lab, "maintenance_day", timeout=580)
     assert code == 0, output
     assert output.count(" requests, 0 failed") == 2, output
