@@ -25,6 +25,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LAB_PROGRAM = ROOT / "tests" / "lab" / "lab.py"
+# The tools of the environment call each other by name.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 def call(argv: list[str], timeout: float = 180, **options: Any) -> subprocess.CompletedProcess[str]:
