@@ -17,6 +17,7 @@ from typing import Any
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.reading import Unreadable, open_file
 
 NAME = "manifest.json"
+SCHEMA = 1
 
 #: Largest manifest that is read, in bytes.
 MAX_SIZE = 32 * 1024 * 1024
@@ -38,25 +39,41 @@ class Entry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is known of a backup.
+    """What is known of a backup. Only backups of our own tell what stands behind ``ended``.
 
     :param path: where it stands.
     :param files: by path below the directory of the manifest.
     :param counts: rows or documents by database and table or collection.
     :param ended: when the backup was complete, in seconds since the epoch.
+    :param id: names this backup for ever.
+    :param source: what was backed up, as the configuration calls it.
+    :param kind: ``full``, ``incremental``, ``log``, ...
+    :param parent: id of the backup without which this one is worth nothing.
+    :param sequence: rises by one with every backup of the source, whatever the clock does.
+    :param started: when it began, in seconds since the epoch.
+    :param positions: LSN range, binlog file and position, GTID, by name.
+    :param document: the whole document, for readers of one engine.
     """
 
     path: str
     files: dict[str, Entry] = field(default_factory=dict)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     ended: float | None = None
+    id: str | None = None
+    source: str | None = None
+    kind: str | None = None
+    parent: str | None = None
+    sequence: int = 0
+    started: float | None = None
+    positions: dict[str, Any] = field(default_factory=dict)
+    document: dict[str, Any] = field(default_factory=dict)
 
 
 def parse(path: str, content: bytes) -> Manifest | None:
     """Return the manifest in a JSON document, None when it is some other program's document.
 
     ``{"schema": 1, "end": "2026-01-31T02:03:04Z", "files": [{"path": "dump.sql.gz", "size": 1, "sha256": "…"}],
-    "counts": {"database": {"table": 1}}}``; more keys are allowed.
+    "counts": {"database": {"table": 1}}}``; docs/backup.md tells the keys that our own backups have besides.
 
     :raises ManifestError: when it is not JSON, or is one of ours with a wrong value.
     """
@@ -66,8 +83,8 @@ def parse(path: str, content: bytes) -> Manifest | None:
         raise ManifestError(f"{path} is not valid JSON") from None
     if not isinstance(value, dict) or "schema" not in value or not isinstance(value.get("files"), list):
         return None
-    if value["schema"] != 1:
-        raise ManifestError(f"{path} has schema {value['schema']!r}, and only 1 is known")
+    if value["schema"] != SCHEMA:
+        raise ManifestError(f"{path} has schema {value['schema']!r}, and only {SCHEMA} is known")
     try:
         files = {}
         for entry in value["files"]:
@@ -82,9 +99,31 @@ def parse(path: str, content: bytes) -> Manifest | None:
             for database, tables in (value.get("counts") or {}).items()
         }
         ended = None if value.get("end") is None else _epoch(value["end"])
+        started = None if value.get("start") is None else _epoch(value["start"])
+        texts = {key: None if value.get(key) is None else str(value[key]) for key in ("id", "source", "kind", "parent")}
+        sequence = int(value.get("sequence") or 0)
+        positions = dict(value.get("positions") or {})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ManifestError(f"{path} cannot be understood: {error}") from None
-    return Manifest(path, files, counts, ended)
+    return Manifest(
+        path, files, counts, ended, **texts, sequence=sequence, started=started, positions=positions, document=value
+    )
+
+
+def load(path: str) -> Manifest:
+    """Return the manifest of one of our own backups.
+
+    :raises ManifestError: when there is none, or it cannot be used.
+    """
+    found = parse(path, _read(path))
+    if found is None or found.id is None:
+        raise ManifestError(f"{path} is not the manifest of a backup that was made by this collection")
+    return found
+
+
+def render(document: Mapping[str, Any]) -> bytes:
+    """Return a document as it is written: the schema first, readable, one newline at the end."""
+    return json.dumps({"schema": SCHEMA, **document}, ensure_ascii=False, indent=1).encode() + b"\n"
 
 
 def parse_sha256(path: str, content: bytes, name: str) -> str:

@@ -1,0 +1,166 @@
+# Copyright: (c) 2026, Worklog Maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The configuration of the backup program: what is backed up on this host, and where to."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.worklog.maintenance.plugins.module_utils import files, record, units
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.engines import ENGINES
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.source import REQUIRED, Engine
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.store import NAME
+
+PATH = "/etc/worklog-maintenance/backup.json"
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message names the key, its value and what is possible."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One thing that is backed up.
+
+    :param name: names its directory.
+    :param engine: makes its backups.
+    :param timeout: seconds for one backup.
+    :param expect: what must be true of its backups, as for the module ``backup_verify``.
+    :param verify: whether every backup is read again as soon as it is made.
+    """
+
+    name: str
+    engine: Engine
+    timeout: float
+    expect: Mapping[str, Any]
+    verify: bool
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the program is told.
+
+    :param root: directory of all backups.
+    :param min_free: share of the file system that must stay free.
+    :param records: file of the maintenance records.
+    :param sources: by name.
+    """
+
+    root: str
+    min_free: float
+    records: str
+    sources: dict[str, Source]
+
+
+def path(value: Any) -> str:
+    """Return an absolute path.
+
+    :raises ValueError: when it is none.
+    """
+    if not isinstance(value, str) or not os.path.isabs(value):
+        raise ValueError("an absolute path")
+    return os.path.normpath(value)
+
+
+def boolean(value: Any) -> bool:
+    """Return a boolean.
+
+    :raises ValueError: when it is none.
+    """
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
+    return value
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """Return a mapping.
+
+    :raises ValueError: when it is none.
+    """
+    if not isinstance(value, Mapping):
+        raise ValueError("a mapping")
+    return value
+
+
+_Options = Mapping[str, tuple[Callable[[Any], Any], Any]]
+
+_GENERAL: _Options = {
+    "root": (path, "/var/backups/worklog"),
+    "min_free": (units.share, "5%"),
+    "records": (path, record.PATH),
+    "sources": (mapping, REQUIRED),
+}
+_SOURCE: _Options = {
+    "engine": (str, REQUIRED),
+    "timeout": (units.duration, "12h"),
+    "expect": (mapping, {}),
+    "verify": (boolean, True),
+}
+
+
+def load(file: str) -> Config:
+    """Return the configuration in a file.
+
+    :raises ConfigError: when it cannot be used.
+    """
+    try:
+        value = json.loads(files.read(file))
+    except files.FileError as error:
+        raise ConfigError(str(error)) from error
+    except ValueError as error:
+        raise ConfigError(f"{file} is not valid JSON: {error}") from None
+    return parse(value, file)
+
+
+def parse(value: Any, subject: str) -> Config:
+    """Return the configuration in a document.
+
+    :param subject: what to name in an error.
+    :raises ConfigError: when it cannot be used.
+    """
+    general = _read(subject, value, _GENERAL)
+    sources = {}
+    for name, given in general["sources"].items():
+        where = f"{subject}: source '{name}'"
+        if not NAME.fullmatch(str(name)):
+            raise ConfigError(f"{where}: a name is made of lower-case letters, digits, '-', '_' and '.'")
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"{where} must be a mapping")
+        kind = given.get("engine")
+        engine = ENGINES.get(str(kind))
+        if engine is None:
+            raise ConfigError(f"{where}: engine is {kind!r}, but must be one of {', '.join(ENGINES)}")
+        common = _read(where, {key: given[key] for key in given if key in _SOURCE}, _SOURCE)
+        own = {key: given[key] for key in given if key not in _SOURCE}
+        options = _read(where, own, engine.OPTIONS, also=_SOURCE)
+        sources[name] = Source(name, engine(options), common["timeout"], common["expect"], common["verify"])
+    return Config(general["root"], general["min_free"], general["records"], sources)
+
+
+def _read(subject: str, value: Any, options: _Options, also: Iterable[str] = ()) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{subject} must be a mapping")
+    for key in value:
+        if key not in options:
+            possible = [*options, *also]
+            near = difflib.get_close_matches(str(key), possible, 1)
+            hint = f"did you mean '{near[0]}'?" if near else f"possible are {', '.join(possible)}"
+            raise ConfigError(f"{subject}: there is no option '{key}'; {hint}")
+    found = {}
+    for key, (reader, default) in options.items():
+        given = value.get(key)
+        if given is None and default is REQUIRED:
+            raise ConfigError(f"{subject}: {key} is missing")
+        given = default if given is None else given
+        try:
+            found[key] = None if given is None else reader(given)
+        except ValueError as error:
+            raise ConfigError(f"{subject}: {key} is {given!r}, but must be {error}") from None
+    return found

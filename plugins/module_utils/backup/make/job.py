@@ -1,0 +1,151 @@
+# Copyright: (c) 2026, Worklog Maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One backup from beginning to end: lock, clean up, look, make, write down, verify."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import shutil
+import stat
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from ansible_collections.worklog.maintenance.plugins.module_utils import command
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup import manifest, reading
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make import pipeline
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.config import Config, Source
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.source import Made, MakeError, Work
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.store import Kept, Store
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import check, expect
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.content import Limits
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.verdict import GOOD, Backup, Result
+
+#: Directory in a backup for what the programs said.
+LOGS = "log"
+
+Clock = Callable[[], float]
+
+
+def make(config: Config, source: Source, kind: str, *, clock: Clock, say: Callable[[str], None]) -> Kept:
+    """Make one backup of a source and return it.
+
+    :param clock: returns seconds since the epoch.
+    :param say: tells the operator what is done now.
+    :raises MakeError: when it could not be made; nothing that looks like a backup is left.
+    :raises StoreError: when the directory of the backups cannot be used, or another program works on the source.
+    """
+    if kind not in source.engine.kinds:
+        raise MakeError(f"{source.name} has no backups of kind '{kind}'; possible are {', '.join(source.engine.kinds)}")
+    store = Store(config.root, source.name)
+    with store.lock(f"backup {kind}"):
+        for path in store.clean():
+            say(f"removed {path}, which an interrupted run has left")
+        earlier, troubles = store.backups()
+        for trouble in troubles:
+            say(f"passed over: {trouble}")
+        began = clock()
+        directory = store.begin(kind, began)
+        try:
+            os.mkdir(os.path.join(directory, LOGS), 0o700)
+            work = Work(
+                kind=kind,
+                directory=directory,
+                earlier=[kept for kept in earlier if kept.verdict in (None, *GOOD)],
+                timeout=source.timeout,
+                run=command.run,
+                stream=partial(_stream, directory, source.timeout),
+                say=say,
+            )
+            _look_for_space(config, source.engine.needed(work), directory)
+            try:
+                made = source.engine.make(work)
+            except (pipeline.PipelineError, command.CommandError, OSError) as error:
+                raise MakeError(str(error)) from error
+            entries = _entries(directory, made.files)
+            kept = store.finish(directory, _document(kind, made, entries, began, clock()))
+        except BaseException:
+            if os.path.lexists(directory):
+                store.discard(directory)
+            raise
+    return kept
+
+
+def verify(config: Config, source: Source, kept: Kept, *, clock: Clock) -> Result:
+    """Read a backup again and remember the verdict, which pruning and restoring go by.
+
+    :raises StoreError: when the verdict cannot be kept.
+    """
+    name = f"{source.name}/{kept.manifest.kind}"
+    backup = Backup(kept.path, name, expect=expect.parse(name, source.expect))
+    result = check.verify(backup, now=clock(), limits=Limits())
+    Store(config.root, source.name).set_verdict(kept, result.verdict, clock())
+    return result
+
+
+def _stream(directory: str, timeout: float, stages: list[pipeline.Stage], name: str, **options: Any) -> pipeline.Output:
+    target = os.path.join(directory, name)
+    return pipeline.run(stages, target, logs=os.path.join(directory, LOGS), timeout=timeout, **options)
+
+
+def _look_for_space(config: Config, needed: int | None, directory: str) -> None:
+    usage = shutil.disk_usage(directory)
+    spare = usage.free - int(usage.total * config.min_free)
+    if spare < (needed or 0):
+        raise MakeError(
+            f"not enough space in {config.root}: {usage.free} bytes are free, the backup takes about {needed or 0} and "
+            f"{config.min_free:.0%} must stay free; make room, prune older backups or give it a larger file system"
+        )
+
+
+def _entries(directory: str, known: Mapping[str, manifest.Entry]) -> dict[str, manifest.Entry]:
+    """Return size and hash of every regular file; those that are known already are not read again."""
+    entries = {}
+    for place, _subdirectories, names in os.walk(directory):
+        for name in names:
+            path = os.path.join(place, name)
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                continue
+            below = os.path.relpath(path, directory)
+            entries[below] = known.get(below) or _hash(path)
+    return dict(sorted(entries.items()))
+
+
+def _hash(path: str) -> manifest.Entry:
+    descriptor = reading.open_file(path)
+    try:
+        found = reading.read_file(descriptor, lambda blocks, threaded: None, hashed=True, progress=lambda amount: None)
+    finally:
+        os.close(descriptor)
+    return manifest.Entry(found.size, found.sha256)
+
+
+def _document(
+    kind: str, made: Made, entries: Mapping[str, manifest.Entry], began: float, ended: float
+) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "kind": kind,
+        "method": made.method,
+        "engine": made.engine,
+        "host": platform.node(),
+        "parent": made.parent,
+        "start": utc(began),
+        "end": utc(ended),
+        "positions": made.positions,
+        "counts": made.counts,
+        "checksums": made.checksums,
+        "exits": made.exits,
+        "warnings": made.warnings,
+        **made.more,
+        "files": [{"path": path, "size": entry.size, "sha256": entry.sha256} for path, entry in entries.items()],
+    }
+    return {key: value for key, value in document.items() if value not in ({}, [], None)} | {"files": document["files"]}
+
+
+def utc(moment: float) -> str:
+    """Return a time as it stands in manifests and records."""
+    return datetime.datetime.fromtimestamp(moment, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
