@@ -81,6 +81,7 @@ class Store:
         if not NAME.fullmatch(source):
             raise StoreError(f"'{source}' is no name for a source: use lower-case letters, digits, '-', '_' and '.'")
         self.source = source
+        self.root = root
         self.path = os.path.join(root, source)
 
     def backups(self) -> tuple[list[Kept], list[str]]:
@@ -226,10 +227,10 @@ class Store:
         except files.FileError as error:
             raise StoreError(str(error)) from error
 
-    @staticmethod
-    def _make(path: str) -> None:
+    def _make(self, path: str) -> None:
         try:
-            os.makedirs(path, mode=0o700, exist_ok=True)
+            for directory in (self.root, self.path, path):  # each of them private
+                os.makedirs(directory, mode=0o700, exist_ok=True)
         except OSError as error:
             raise StoreError(f"cannot make {path}: {error.strerror}") from error
 

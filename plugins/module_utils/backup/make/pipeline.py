@@ -104,14 +104,13 @@ def run(
         exits = {stage.name: process.wait() for stage, process in zip(stages, processes)}
     if late.is_set():
         raise PipelineError(f"{' | '.join(exits)} did not end within {timeout:g} s and was killed")
-    # The first one in the chain that failed by itself is to blame: those before it may have lost their reader.
-    failed = [name for name, code in exits.items() if code not in (0, -signal.SIGPIPE)] or [
-        name for name, code in exits.items() if code
-    ]
-    if failed:
-        name, code = failed[0], exits[failed[0]]
-        ending = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        raise PipelineError(f"{name} {ending}: {last_words(paths[name])}")
+    failed = {name: code for name, code in exits.items() if code}
+    # Who lost its reader is not to blame, unless it is the only one that failed.
+    blamed = {name: code for name, code in failed.items() if code != -signal.SIGPIPE} or failed
+    if blamed:
+        raise PipelineError(
+            "; ".join(f"{name} {_ending(code)}: {last_words(paths[name])}" for name, code in blamed.items())
+        )
     return Output(entry, exits, paths, time.monotonic() - began)
 
 
@@ -124,6 +123,10 @@ def last_words(path: str, limit: int = 2000) -> str:
     except OSError as error:
         return f"its log cannot be read: {error.strerror}"
     return "; ".join(line.strip() for line in text.splitlines() if line.strip()) or "it said nothing"
+
+
+def _ending(code: int) -> str:
+    return f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
 
 
 def _keep(source: IO[bytes], target: str, tap: Callable[[bytes], None] | None) -> Entry:

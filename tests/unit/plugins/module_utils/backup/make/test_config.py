@@ -1,0 +1,69 @@
+# Copyright: (c) 2026, Worklog Maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The configuration: a typing error is one sentence that names it and the cure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from ansible_collections.worklog.maintenance.plugins.module_utils import units
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make import config
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.source import REQUIRED, Engine
+
+
+class Sample(Engine):
+    name = "sample"
+    kinds: ClassVar = {"full": "everything"}
+    OPTIONS: ClassVar = {"database": (str, REQUIRED), "every": (units.duration, "1d"), "where": (config.path, None)}
+
+
+@pytest.fixture(autouse=True)
+def engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "ENGINES", {"sample": Sample})
+
+
+def source(**options: Any) -> dict[str, Any]:
+    return {"sources": {"one": {"engine": "sample", "database": "worklog", **options}}}
+
+
+def test_defaults_and_values() -> None:
+    found = config.parse({**source(every="2h", timeout="30m", where="/srv//x/"), "min_free": "10%"}, "backup.json")
+    one = found.sources["one"]
+    assert (found.root, found.min_free) == ("/var/backups/worklog", 0.1)
+    assert one.engine.options == {"database": "worklog", "every": 7200.0, "where": "/srv/x"}
+    assert (one.timeout, one.verify, one.expect) == (1800.0, True, {})
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ([], "backup.json must be a mapping"),
+        ({}, "backup.json: sources is missing"),
+        ({**source(), "rot": "/x"}, "there is no option 'rot'; did you mean 'root'?"),
+        ({**source(), "root": "backups"}, "root is 'backups', but must be an absolute path"),
+        ({"sources": {"One": {}}}, "source 'One': a name is made of"),
+        ({"sources": {"one": []}}, "source 'one' must be a mapping"),
+        ({"sources": {"one": {"engine": "mysql"}}}, "engine is 'mysql', but must be one of sample"),
+        ({"sources": {"one": {"engine": "sample"}}}, "source 'one': database is missing"),
+        (source(evry="1d"), "there is no option 'evry'; did you mean 'every'?"),
+        (source(timout="1d"), "there is no option 'timout'; did you mean 'timeout'?"),
+        (source(every="soon"), "every is 'soon', but must be a number of seconds"),
+        (source(verify="yes"), "verify is 'yes', but must be true or false"),
+    ],
+)
+def test_mistakes(value: Any, words: str) -> None:
+    with pytest.raises(config.ConfigError) as error:
+        config.parse(value, "backup.json")
+    assert words in str(error.value)
+
+
+def test_files_that_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(config.ConfigError, match=r"cannot read .*No such file"):
+        config.load(str(tmp_path / "none"))
+    (tmp_path / "bad").write_text("{", encoding="utf-8")
+    with pytest.raises(config.ConfigError, match="is not valid JSON"):
+        config.load(str(tmp_path / "bad"))
