@@ -243,7 +243,7 @@ def _attempt(work: Work, access: Access, packing: Packing, choice: Choice, how: 
         compressing, suffix = packing
         name = f"dump.sql{suffix}"
         try:
-            output: Output = work.stream([Stage(argv, access.environment), *compressing], name, tap=ends)
+            output: Output = work.stream([Stage(argv, access.environment), *compressing], name, watch=ends)
         except PipelineError as error:
             if _CHANGED.search(str(error)):
                 raise _Again(f"a table was changed while it was dumped: {error}") from None

@@ -26,6 +26,7 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.ma
     about,
     describe,
 )
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.pipeline import PipelineError
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.source import Made, MakeError, Stage, Work
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.store import Kept
 from ansible_collections.worklog.maintenance.plugins.module_utils.command import CommandError, Runner
@@ -168,7 +169,13 @@ def make(work: Work, access: Access, packing: Packing, parallel: int) -> Made:
         work.say(f"continues {parent.path} from LSN {parent.manifest.positions['to_lsn']}")
     compressing, suffix = packing
     name = f"backup.{stream}{suffix}"
-    output = work.stream([Stage(argv, access.environment), *compressing], name)
+    try:
+        output = work.stream([Stage(argv, access.environment), *compressing], name)
+    except PipelineError as error:
+        troubles = review(_text(os.path.join(logs, f"{program}.log")))[1]
+        if troubles and str(error).startswith(program):  # its last words are seldom those that tell why
+            raise MakeError(f"{program} failed: {'; '.join(troubles)}") from None
+        raise
     complete, warnings = review(_text(output.logs[program]))
     if not complete:
         raise MakeError(f"the log of {program} does not end with 'completed OK!', although it ended with exit code 0")

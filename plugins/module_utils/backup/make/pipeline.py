@@ -75,6 +75,7 @@ def run(
     logs: str,
     timeout: float,
     tap: Callable[[bytes], None] | None = None,
+    watch: Callable[[bytes], None] | None = None,
 ) -> Output:
     """Run the programs, keep what the last one writes, and return when it is on disk.
 
@@ -82,14 +83,16 @@ def run(
     :param target: the file, which must not exist; it is made with mode 0600.
     :param logs: directory for ``<program>.log``, with what each program says on standard error.
     :param timeout: seconds after which all are killed.
-    :param tap: is given every block that the first program writes, before it goes on; what it raises ends the chain.
+    :param tap: is given every block besides.
+    :param watch: is given every block that the first program writes, before it goes on; what it raises ends the chain.
     :raises PipelineError: when any of them fails. The file may be there, with a part of the output.
     """
     began = time.monotonic()
     paths = {stage.name: os.path.join(logs, f"{stage.name}.log") for stage in stages}
     late = threading.Event()
     with contextlib.ExitStack() as stack:
-        relayed = tap is not None and len(stages) > 1
+        relayed = watch is not None and len(stages) > 1
+        taps = [each for each in (tap, None if relayed else watch) if each is not None]
         processes = stack.enter_context(_started(stages, paths, relayed))
 
         def give_up() -> None:
@@ -100,10 +103,10 @@ def run(
         timer.daemon = True
         timer.start()
         stack.callback(timer.cancel)
-        relay = _Relay(processes, tap) if tap is not None and relayed else None
+        relay = _Relay(processes, watch) if watch is not None and relayed else None
         stack.enter_context(relay or contextlib.nullcontext())
         last = processes[-1].stdout
-        entry = _keep(last, target, None if relayed else tap) if last else Entry()
+        entry = _keep(last, target, taps) if last else Entry()
         exits = {stage.name: process.wait() for stage, process in zip(stages, processes)}
         if relay is not None:
             relay.end()
@@ -134,14 +137,14 @@ def _ending(code: int) -> str:
     return f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
 
 
-def _keep(source: IO[bytes], target: str, tap: Callable[[bytes], None] | None) -> Entry:
+def _keep(source: IO[bytes], target: str, taps: Sequence[Callable[[bytes], None]]) -> Entry:
     digest, size = hashlib.sha256(), 0
     try:
         with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb", 0) as out:
             while block := source.read(_BLOCK):
                 digest.update(block)
                 size += len(block)
-                if tap is not None:
+                for tap in taps:
                     tap(block)
                 _write(out, block)
             os.fsync(out.fileno())
@@ -151,12 +154,12 @@ def _keep(source: IO[bytes], target: str, tap: Callable[[bytes], None] | None) -
 
 
 class _Relay:
-    """Carries what the first program writes to the second one, past a tap, in a thread of its own."""
+    """Carries what the first program writes to the second one, past one who watches, in a thread of its own."""
 
-    def __init__(self, processes: Sequence[subprocess.Popen[bytes]], tap: Callable[[bytes], None]) -> None:
+    def __init__(self, processes: Sequence[subprocess.Popen[bytes]], watch: Callable[[bytes], None]) -> None:
         self._processes = processes
         self._pipes = (processes[0].stdout, processes[1].stdin)
-        self._tap = tap
+        self._watch = watch
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._carry, daemon=True)
 
@@ -170,7 +173,7 @@ class _Relay:
         self._thread.join()
 
     def end(self) -> None:
-        """Return when everything was carried; raise what the tap raised."""
+        """Return when everything was carried; raise what the watch raised."""
         self._thread.join()
         if self._failure is not None:
             raise self._failure
@@ -179,7 +182,7 @@ class _Relay:
         source, sink = self._pipes
         try:
             while source and sink and (block := source.read(_BLOCK)):
-                self._tap(block)
+                self._watch(block)
                 _write(sink, block)
         except BrokenPipeError:
             pass  # the second program has ended, and its exit code says why
