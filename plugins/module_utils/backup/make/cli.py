@@ -5,7 +5,8 @@
 """The program worklog-backup: makes, verifies and lists the backups of this host, with or without a controller.
 
 Exit codes: 0 done; 1 failed, nothing that looks like a backup was left; 2 wrong usage or configuration, nothing was
-touched; 75 another program works on the source, try again later.
+touched; 3 the backup was made, but something needs an operator now; 75 another program works on the source, try again
+later.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.finding import
 
 PROGRAM = "worklog-backup"
 
-OK, FAILED, USAGE, BUSY = 0, 1, 2, 75
+OK, FAILED, USAGE, ALARM, BUSY = 0, 1, 2, 3, 75
 
 
 class _Stopped(BaseException):
@@ -69,6 +70,9 @@ def _run(config: configuration.Config, options: argparse.Namespace) -> int:
         _say(f"made {kept.path}, {kept.size} bytes")
         for warning in kept.manifest.document.get("warnings", []):
             findings.append(Finding("backup.log", kept.path, "warning", str(warning)))
+            _say(f"warning: {warning}")
+        alarms = [str(alarm) for alarm in kept.manifest.document.get("alarms", [])]
+        findings += [Finding("backup.alarm", kept.path, "critical", alarm) for alarm in alarms]
         verdict = "not verified"
         if source.verify:
             found = job.verify(config, source, kept, clock=time.time)
@@ -78,6 +82,8 @@ def _run(config: configuration.Config, options: argparse.Namespace) -> int:
                 raise MakeError(found.sentence())
         result = "ok"
         _say(f"{kept.path} is {verdict}")
+        if alarms:
+            return _fail(ALARM, "; ".join(alarms))
     except store.Busy as error:
         result = "refused"
         findings.append(Finding("backup.busy", subject, "warning", str(error)))

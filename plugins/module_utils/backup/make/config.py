@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.worklog.maintenance.plugins.module_utils import files, record, units
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.engines import ENGINES
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.options import boolean, mapping, path
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.source import REQUIRED, Engine
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.store import NAME
 
@@ -57,36 +57,6 @@ class Config:
     min_free: float
     records: str
     sources: dict[str, Source]
-
-
-def path(value: Any) -> str:
-    """Return an absolute path.
-
-    :raises ValueError: when it is none.
-    """
-    if not isinstance(value, str) or not os.path.isabs(value):
-        raise ValueError("an absolute path")
-    return os.path.normpath(value)
-
-
-def boolean(value: Any) -> bool:
-    """Return a boolean.
-
-    :raises ValueError: when it is none.
-    """
-    if not isinstance(value, bool):
-        raise ValueError("true or false")
-    return value
-
-
-def mapping(value: Any) -> Mapping[str, Any]:
-    """Return a mapping.
-
-    :raises ValueError: when it is none.
-    """
-    if not isinstance(value, Mapping):
-        raise ValueError("a mapping")
-    return value
 
 
 _Options = Mapping[str, tuple[Callable[[Any], Any], Any]]

@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.mariadb import MariaDB
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.source import Engine
 
-_ALL: tuple[type[Engine], ...] = ()
+_ALL: tuple[type[Engine], ...] = (MariaDB,)
 
 ENGINES = {engine.name: engine for engine in _ALL}

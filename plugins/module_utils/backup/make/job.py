@@ -48,6 +48,11 @@ def make(config: Config, source: Source, kind: str, *, clock: Clock, say: Callab
         earlier, troubles = store.backups()
         for trouble in troubles:
             say(f"passed over: {trouble}")
+        usable = [kept for kept in earlier if kept.verdict in (None, *GOOD)]
+        other = source.engine.instead(kind, usable, command.run)
+        if other is not None:
+            say(f"makes a {other[0]} backup instead of the {kind} one: {other[1]}")
+            kind = other[0]
         began = clock()
         directory = store.begin(kind, began)
         try:
@@ -55,7 +60,7 @@ def make(config: Config, source: Source, kind: str, *, clock: Clock, say: Callab
             work = Work(
                 kind=kind,
                 directory=directory,
-                earlier=[kept for kept in earlier if kept.verdict in (None, *GOOD)],
+                earlier=usable,
                 timeout=source.timeout,
                 run=command.run,
                 stream=partial(_stream, directory, source.timeout),
@@ -66,6 +71,8 @@ def make(config: Config, source: Source, kind: str, *, clock: Clock, say: Callab
                 made = source.engine.make(work)
             except (pipeline.PipelineError, command.CommandError, OSError) as error:
                 raise MakeError(str(error)) from error
+            if other is not None:
+                made.warnings.insert(0, f"a {kind} backup was made instead of another kind: {other[1]}")
             entries = _entries(directory, made.files)
             kept = store.finish(directory, _document(kind, made, entries, began, clock()))
         except BaseException:
@@ -140,6 +147,7 @@ def _document(
         "checksums": made.checksums,
         "exits": made.exits,
         "warnings": made.warnings,
+        "alarms": made.alarms,
         **made.more,
         "files": [{"path": path, "size": entry.size, "sha256": entry.sha256} for path, entry in entries.items()],
     }

@@ -75,6 +75,7 @@ def run(
     logs: str,
     timeout: float,
     tap: Callable[[bytes], None] | None = None,
+    watch: Callable[[bytes], None] | None = None,
 ) -> Output:
     """Run the programs, keep what the last one writes, and return when it is on disk.
 
@@ -83,13 +84,16 @@ def run(
     :param logs: directory for ``<program>.log``, with what each program says on standard error.
     :param timeout: seconds after which all are killed.
     :param tap: is given every block besides.
+    :param watch: is given every block that the first program writes, before it goes on; what it raises ends the chain.
     :raises PipelineError: when any of them fails. The file may be there, with a part of the output.
     """
     began = time.monotonic()
     paths = {stage.name: os.path.join(logs, f"{stage.name}.log") for stage in stages}
     late = threading.Event()
     with contextlib.ExitStack() as stack:
-        processes = stack.enter_context(_started(stages, paths))
+        relayed = watch is not None and len(stages) > 1
+        taps = [each for each in (tap, None if relayed else watch) if each is not None]
+        processes = stack.enter_context(_started(stages, paths, relayed))
 
         def give_up() -> None:
             late.set()
@@ -99,9 +103,13 @@ def run(
         timer.daemon = True
         timer.start()
         stack.callback(timer.cancel)
+        relay = _Relay(processes, watch) if watch is not None and relayed else None
+        stack.enter_context(relay or contextlib.nullcontext())
         last = processes[-1].stdout
-        entry = _keep(last, target, tap) if last else Entry()
+        entry = _keep(last, target, taps) if last else Entry()
         exits = {stage.name: process.wait() for stage, process in zip(stages, processes)}
+        if relay is not None:
+            relay.end()
     if late.is_set():
         raise PipelineError(f"{' | '.join(exits)} did not end within {timeout:g} s and was killed")
     failed = {name: code for name, code in exits.items() if code}
@@ -129,31 +137,86 @@ def _ending(code: int) -> str:
     return f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
 
 
-def _keep(source: IO[bytes], target: str, tap: Callable[[bytes], None] | None) -> Entry:
+def _keep(source: IO[bytes], target: str, taps: Sequence[Callable[[bytes], None]]) -> Entry:
     digest, size = hashlib.sha256(), 0
     try:
         with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb", 0) as out:
             while block := source.read(_BLOCK):
                 digest.update(block)
                 size += len(block)
-                if tap is not None:
+                for tap in taps:
                     tap(block)
-                view = memoryview(block)
-                while view:
-                    view = view[out.write(view) :]
+                _write(out, block)
             os.fsync(out.fileno())
     except OSError as error:
         raise PipelineError(f"cannot write {target}: {error.strerror}") from error
     return Entry(size, digest.hexdigest())
 
 
+class _Relay:
+    """Carries what the first program writes to the second one, past one who watches, in a thread of its own."""
+
+    def __init__(self, processes: Sequence[subprocess.Popen[bytes]], watch: Callable[[bytes], None]) -> None:
+        self._processes = processes
+        self._pipes = (processes[0].stdout, processes[1].stdin)
+        self._watch = watch
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._carry, daemon=True)
+
+    def __enter__(self) -> _Relay:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if failure[0] is not None:
+            _kill(self._processes)
+        self._thread.join()
+
+    def end(self) -> None:
+        """Return when everything was carried; raise what the watch raised."""
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def _carry(self) -> None:
+        source, sink = self._pipes
+        try:
+            while source and sink and (block := source.read(_BLOCK)):
+                self._watch(block)
+                _write(sink, block)
+        except BrokenPipeError:
+            pass  # the second program has ended, and its exit code says why
+        except BaseException as error:
+            self._failure = error
+            _kill(self._processes)
+        finally:
+            _close(source, sink)  # so that the programs on both sides notice
+
+
+def _close(*pipes: IO[bytes] | None) -> None:
+    for pipe in pipes:
+        if pipe is not None:
+            pipe.close()
+
+
+def _write(sink: IO[bytes], block: bytes) -> None:
+    view = memoryview(block)
+    while view:
+        view = view[sink.write(view) :]
+
+
 @contextlib.contextmanager
-def _started(stages: Sequence[Stage], paths: Mapping[str, str]) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Start the programs; whatever happens, none of them outlives this."""
+def _started(
+    stages: Sequence[Stage], paths: Mapping[str, str], relayed: bool
+) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Start the programs; whatever happens, none of them outlives this.
+
+    :param relayed: the caller carries the output of the first one to the second one.
+    """
     processes: list[subprocess.Popen[bytes]] = []
     try:
         source: Any = subprocess.DEVNULL
-        for stage in stages:
+        for number, stage in enumerate(stages):
             program = stage.argv[0] if os.sep in stage.argv[0] else which(stage.argv[0])
             if program is None:
                 raise PipelineError(f"the program '{stage.argv[0]}' is not installed on this host")
@@ -171,17 +234,20 @@ def _started(stages: Sequence[Stage], paths: Mapping[str, str]) -> Iterator[list
             except OSError as error:
                 raise PipelineError(f"{stage.name} could not be started: {error}") from error
             processes.append(process)
-            if source is not subprocess.DEVNULL:
+            if process.stdin is not None:
+                _widen(process.stdin)
+            elif source is not subprocess.DEVNULL:
                 source.close()  # so that the program before it notices when its reader ends
             source = process.stdout
             _widen(source)
+            if relayed and number == 0:
+                source = subprocess.PIPE
         yield processes
     finally:
         _kill(processes)
         for process in processes:
             process.wait()
-            if process.stdout:
-                process.stdout.close()
+            _close(process.stdin, process.stdout)
 
 
 def _kill(processes: Sequence[subprocess.Popen[bytes]]) -> None:

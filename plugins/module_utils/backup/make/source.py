@@ -59,6 +59,7 @@ class Made:
     :param files: entries whose hash is known already; the program hashes the others.
     :param exits: exit code of each program.
     :param warnings: what the programs warned of.
+    :param alarms: what an operator must act on now, although the backup was made.
     :param more: further keys of the manifest that this engine's readers know.
     """
 
@@ -71,6 +72,7 @@ class Made:
     files: dict[str, Entry] = field(default_factory=dict)
     exits: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    alarms: list[str] = field(default_factory=list)
     more: dict[str, Any] = field(default_factory=dict)
 
 
@@ -89,6 +91,13 @@ class Engine:
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.options = options
+
+    def instead(self, kind: str, earlier: Sequence[Kept], run: Runner) -> tuple[str, str] | None:
+        """Return the kind that must be made in place of this one, and why; None when this one can be made.
+
+        :raises MakeError: when the source cannot be asked.
+        """
+        return None
 
     def needed(self, work: Work) -> int | None:
         """Return the bytes that the backup will take about, None when that cannot be told."""
