@@ -38,6 +38,22 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Listing:
+    """A tree whose files are in a list of their own, because they may be a million: see ``listing.py``.
+
+    :param path: the list, relative to the manifest; it is one of the files of the manifest.
+    :param root: the directory whose files it lists.
+    :param files: number of regular files.
+    :param size: their bytes.
+    """
+
+    path: str
+    root: str
+    files: int
+    size: int
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What is known of a backup. Only backups of our own tell what stands behind ``ended``.
 
@@ -52,6 +68,7 @@ class Manifest:
     :param sequence: rises by one with every backup of the source, whatever the clock does.
     :param started: when it began, in seconds since the epoch.
     :param positions: LSN range, binlog file and position, GTID, by name.
+    :param listing: the tree of a snapshot of files.
     :param document: the whole document, for readers of one engine.
     """
 
@@ -66,6 +83,7 @@ class Manifest:
     sequence: int = 0
     started: float | None = None
     positions: dict[str, Any] = field(default_factory=dict)
+    listing: Listing | None = None
     document: dict[str, Any] = field(default_factory=dict)
 
 
@@ -103,10 +121,21 @@ def parse(path: str, content: bytes) -> Manifest | None:
         texts = {key: None if value.get(key) is None else str(value[key]) for key in ("id", "source", "kind", "parent")}
         sequence = int(value.get("sequence") or 0)
         positions = dict(value.get("positions") or {})
+        given = value.get("listing")
+        listing = Listing(given["path"], given["root"], int(given["files"]), int(given["bytes"])) if given else None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ManifestError(f"{path} cannot be understood: {error}") from None
     return Manifest(
-        path, files, counts, ended, **texts, sequence=sequence, started=started, positions=positions, document=value
+        path,
+        files,
+        counts,
+        ended,
+        **texts,
+        sequence=sequence,
+        started=started,
+        positions=positions,
+        listing=listing,
+        document=value,
     )
 
 
@@ -123,7 +152,8 @@ def load(path: str) -> Manifest:
 
 def render(document: Mapping[str, Any]) -> bytes:
     """Return a document as it is written: the schema first, readable, one newline at the end."""
-    return json.dumps({"schema": SCHEMA, **document}, ensure_ascii=False, indent=1).encode() + b"\n"
+    text = json.dumps({"schema": SCHEMA, **document}, ensure_ascii=False, indent=1)
+    return text.encode("utf-8", "backslashreplace") + b"\n"  # a name that is no UTF-8 becomes an escape of JSON
 
 
 def parse_sha256(path: str, content: bytes, name: str) -> str:

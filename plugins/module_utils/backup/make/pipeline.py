@@ -74,22 +74,26 @@ def run(
     *,
     logs: str,
     timeout: float,
+    feed: Callable[[IO[bytes]], None] | None = None,
     tap: Callable[[bytes], None] | None = None,
 ) -> Output:
     """Run the programs, keep what the last one writes, and return when it is on disk.
 
     :param stages: the first one reads nothing, each further one reads what the one before it writes.
+    :param feed: writes what the first one reads instead, or the file itself when there is no program; in a thread.
     :param target: the file, which must not exist; it is made with mode 0600.
     :param logs: directory for ``<program>.log``, with what each program says on standard error.
     :param timeout: seconds after which all are killed.
     :param tap: is given every block besides.
     :raises PipelineError: when any of them fails. The file may be there, with a part of the output.
+    :raises Exception: what ``feed`` raises, likewise.
     """
     began = time.monotonic()
     paths = {stage.name: os.path.join(logs, f"{stage.name}.log") for stage in stages}
     late = threading.Event()
     with contextlib.ExitStack() as stack:
-        processes = stack.enter_context(_started(stages, paths))
+        source, failures = stack.enter_context(_fed(feed))
+        processes = stack.enter_context(_started(stages, paths, source))
 
         def give_up() -> None:
             late.set()
@@ -99,11 +103,13 @@ def run(
         timer.daemon = True
         timer.start()
         stack.callback(timer.cancel)
-        last = processes[-1].stdout
+        last = processes[-1].stdout if processes else source
         entry = _keep(last, target, tap) if last else Entry()
         exits = {stage.name: process.wait() for stage, process in zip(stages, processes)}
     if late.is_set():
         raise PipelineError(f"{' | '.join(exits)} did not end within {timeout:g} s and was killed")
+    if failures and not isinstance(failures[0], BrokenPipeError):
+        raise failures[0]  # the programs took the end of what it wrote for the end of the data
     # The first one in the chain that failed by itself is to blame: those before it may have lost their reader.
     failed = [name for name, code in exits.items() if code not in (0, -signal.SIGPIPE)] or [
         name for name, code in exits.items() if code
@@ -112,6 +118,8 @@ def run(
         name, code = failed[0], exits[failed[0]]
         ending = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
         raise PipelineError(f"{name} {ending}: {last_words(paths[name])}")
+    if failures:
+        raise PipelineError(f"{stages[0].name} did not read to the end: {last_words(paths[stages[0].name])}")
     return Output(entry, exits, paths, time.monotonic() - began)
 
 
@@ -145,11 +153,43 @@ def _keep(source: IO[bytes], target: str, tap: Callable[[bytes], None] | None) -
 
 
 @contextlib.contextmanager
-def _started(stages: Sequence[Stage], paths: Mapping[str, str]) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Start the programs; whatever happens, none of them outlives this."""
+def _fed(feed: Callable[[IO[bytes]], None] | None) -> Iterator[tuple[IO[bytes] | None, list[BaseException]]]:
+    """Have the function write in a thread; give where that can be read, and the place for what goes wrong with it."""
+    failures: list[BaseException] = []
+    if feed is None:
+        yield None, failures
+        return
+    ends = os.pipe()
+    reader, writer = os.fdopen(ends[0], "rb", 0), os.fdopen(ends[1], "wb", _BLOCK)
+    _widen(reader)
+
+    def work() -> None:
+        try:
+            with writer:
+                feed(writer)
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield reader, failures
+    finally:
+        reader.close()
+        thread.join()
+
+
+@contextlib.contextmanager
+def _started(
+    stages: Sequence[Stage], paths: Mapping[str, str], first: IO[bytes] | None
+) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Start the programs; whatever happens, none of them outlives this.
+
+    :param first: what the first one reads.
+    """
     processes: list[subprocess.Popen[bytes]] = []
     try:
-        source: Any = subprocess.DEVNULL
+        source: Any = subprocess.DEVNULL if first is None else first
         for stage in stages:
             program = stage.argv[0] if os.sep in stage.argv[0] else which(stage.argv[0])
             if program is None:
