@@ -86,7 +86,7 @@ def walk(root: str, unreadable: Callable[[OSError], None]) -> Iterator[tuple[str
         found: list[str] = []
         deeper: list[str] = []
         try:
-            with os.scandir(os.path.join(root, below)) as entries:
+            with os.scandir(os.path.join(root, below) if below else root) as entries:
                 for entry in entries:
                     (deeper if entry.is_dir(follow_symlinks=False) else found).append(entry.name)
         except OSError as error:

@@ -165,9 +165,18 @@ class Files(Engine):
 
 
 def _base(work: Work) -> Kept | None:
-    """Return the newest snapshot whose tree is there."""
-    found = work.newest("snapshot")
-    return found if found and os.path.isdir(os.path.join(found.path, listing.ROOT)) else None
+    """Return the newest snapshot whose list is as it was written, so that hashes can be taken from it."""
+    for kept in reversed(work.earlier):
+        listed = kept.manifest.listing
+        if listed is None or not os.path.isdir(os.path.join(kept.path, listed.root)):
+            continue
+        entry = kept.manifest.files.get(listed.path)
+        try:
+            if entry is not None and entry.sha256 == _hash(os.path.join(kept.path, listed.path)):
+                return kept
+        except MakeError as error:
+            work.say(str(error))
+    return None
 
 
 def _below_tree(path: str) -> str:
@@ -181,16 +190,17 @@ def _list(tree: str, target: str, base: Kept | None) -> Counted:
     :raises MakeError: when something cannot be read.
     """
     counted = Counted()
-    old_tree, beside = "", listing.Beside(iter(()))
+    old_tree, old = "", ""
     if base is not None and base.manifest.listing is not None:
         old_tree = os.path.join(base.path, base.manifest.listing.root)
-        beside = listing.Beside(listing.read(os.path.join(base.path, base.manifest.listing.path)))
+        old = os.path.join(base.path, base.manifest.listing.path)
     hashes: dict[tuple[int, int], str] = {}
 
     def unreadable(error: OSError) -> None:
         raise MakeError(f"{error.filename} cannot be read: {error.strerror}") from error
 
     def items() -> Iterator[listing.Item]:
+        beside = listing.Beside(listing.read(old) if old else iter(()))
         for path, status in listing.walk(tree, unreadable):
             if stat.S_ISLNK(status.st_mode):
                 counted.links += 1

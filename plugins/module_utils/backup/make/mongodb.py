@@ -78,13 +78,15 @@ def review(lines: Iterable[str]) -> Told:
     for line in lines:
         text = _STAMP.sub("", line.rstrip("\r\n"))
         begun, done = _BEGUN.match(text), _DONE.match(text)
+        if not text.strip() or _PROGRESS.match(text) or _OPLOG.match(text):
+            continue
         if begun:
             open_[begun["name"]] = True
         elif done:
             database, _dot, collection = done["name"].partition(".")
             told.counts.setdefault(database, {})[collection] = int(done["count"])
             open_.pop(done["name"], None)
-        elif text.strip() and not _PROGRESS.match(text) and not _OPLOG.match(text):
+        else:
             told.other.append(text.strip())
     told.open = list(open_)
     return told

@@ -294,14 +294,21 @@ def _copy(source: str, target: str) -> bytes:
 
 def _cut(path: str) -> None:
     """Take away a command, or a transaction, at the end of a file that was copied while the server wrote it."""
-    walker = AofWalker()
     with open(path, "r+b") as stream:
-        while block := stream.read(1 << 20):
-            walker.feed(block)
-        walker.close()
-        for problem in walker.problems:
-            if problem.check in ("aof.cut", "aof.transaction") and problem.offset is not None:
-                stream.truncate(problem.offset)
+        while True:
+            walker = AofWalker()
+            stream.seek(0)
+            while block := stream.read(1 << 20):
+                walker.feed(block)
+            walker.close()
+            ends = [
+                problem.offset
+                for problem in walker.problems
+                if problem.check in ("aof.cut", "aof.transaction") and problem.offset is not None
+            ]
+            if not ends:
+                return
+            stream.truncate(min(ends))  # what is left may still end inside a transaction
 
 
 def _log(work: Work, text: str) -> None:
