@@ -31,10 +31,35 @@ class ManifestError(Exception):
 
 @dataclass(frozen=True)
 class Entry:
-    """A file as it was written: its size in bytes and its SHA-256, None where it was not written down."""
+    """A file as it was written: its size in bytes and its SHA-256, None where it was not written down.
+
+    :param content: the same of what came from the source, before it was compressed.
+    """
 
     size: int | None = None
     sha256: str | None = None
+    content: Entry | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as it stands in a manifest, without its path."""
+        content = {} if self.content is None else {"content": self.content.as_dict()}
+        return {"size": self.size, "sha256": self.sha256, **content}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A tree whose files are in a list of their own, because they may be a million: see ``listing.py``.
+
+    :param path: the list, relative to the manifest; it is one of the files of the manifest.
+    :param root: the directory whose files it lists.
+    :param files: number of regular files.
+    :param size: their bytes.
+    """
+
+    path: str
+    root: str
+    files: int
+    size: int
 
 
 @dataclass(frozen=True)
@@ -52,6 +77,7 @@ class Manifest:
     :param sequence: rises by one with every backup of the source, whatever the clock does.
     :param started: when it began, in seconds since the epoch.
     :param positions: LSN range, binlog file and position, GTID, by name.
+    :param listing: the tree of a snapshot of files.
     :param document: the whole document, for readers of one engine.
     """
 
@@ -66,6 +92,7 @@ class Manifest:
     sequence: int = 0
     started: float | None = None
     positions: dict[str, Any] = field(default_factory=dict)
+    listing: Listing | None = None
     document: dict[str, Any] = field(default_factory=dict)
 
 
@@ -88,12 +115,8 @@ def parse(path: str, content: bytes) -> Manifest | None:
     try:
         files = {}
         for entry in value["files"]:
-            sha256 = entry.get("sha256")
-            if sha256 is not None and not _HASH.fullmatch(sha256):
-                raise ManifestError(f"{path} has a SHA-256 of {entry['path']} that is not one")
-            files[str(entry["path"])] = Entry(
-                None if entry.get("size") is None else int(entry["size"]), sha256.lower() if sha256 else None
-            )
+            inner = entry.get("content")
+            files[str(entry["path"])] = _entry(path, entry, None if inner is None else _entry(path, inner))
         counts = {
             str(database): {str(table): int(rows) for table, rows in tables.items()}
             for database, tables in (value.get("counts") or {}).items()
@@ -103,11 +126,29 @@ def parse(path: str, content: bytes) -> Manifest | None:
         texts = {key: None if value.get(key) is None else str(value[key]) for key in ("id", "source", "kind", "parent")}
         sequence = int(value.get("sequence") or 0)
         positions = dict(value.get("positions") or {})
+        given = value.get("listing")
+        listing = Listing(given["path"], given["root"], int(given["files"]), int(given["bytes"])) if given else None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ManifestError(f"{path} cannot be understood: {error}") from None
     return Manifest(
-        path, files, counts, ended, **texts, sequence=sequence, started=started, positions=positions, document=value
+        path,
+        files,
+        counts,
+        ended,
+        **texts,
+        sequence=sequence,
+        started=started,
+        positions=positions,
+        listing=listing,
+        document=value,
     )
+
+
+def _entry(path: str, value: Mapping[str, Any], content: Entry | None = None) -> Entry:
+    size, sha256 = value.get("size"), value.get("sha256")
+    if sha256 is not None and not _HASH.fullmatch(sha256):
+        raise ManifestError(f"{path} has a SHA-256 of {value.get('path', 'a content')} that is not one")
+    return Entry(None if size is None else int(size), sha256.lower() if sha256 else None, content)
 
 
 def load(path: str) -> Manifest:
@@ -123,7 +164,8 @@ def load(path: str) -> Manifest:
 
 def render(document: Mapping[str, Any]) -> bytes:
     """Return a document as it is written: the schema first, readable, one newline at the end."""
-    return json.dumps({"schema": SCHEMA, **document}, ensure_ascii=False, indent=1).encode() + b"\n"
+    text = json.dumps({"schema": SCHEMA, **document}, ensure_ascii=False, indent=1)
+    return text.encode("utf-8", "backslashreplace") + b"\n"  # a name that is no UTF-8 becomes an escape of JSON
 
 
 def parse_sha256(path: str, content: bytes, name: str) -> str:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
+import errno
 import fcntl
 import json
 import os
@@ -33,6 +35,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 _STAMP = "%Y%m%dT%H%M%SZ"
 _VERDICTS = "verdicts.json"
+_UNCHANGED = "unchanged.json"
 
 
 class StoreError(Exception):
@@ -51,12 +54,14 @@ class Kept:
     :param manifest: what was written down when it was made.
     :param verdict: what the last verification said, None before the first.
     :param verified: when that was, in seconds since the epoch.
+    :param unchanged: when its source was last found to be as this backup holds it, in seconds since the epoch.
     """
 
     path: str
     manifest: manifest.Manifest
     verdict: str | None = None
     verified: float | None = None
+    unchanged: float | None = None
 
     @property
     def id(self) -> str:
@@ -66,7 +71,14 @@ class Kept:
     @property
     def size(self) -> int:
         """Return the bytes of its files, as they were written down."""
-        return sum(entry.size or 0 for entry in self.manifest.files.values())
+        listed = self.manifest.listing.size if self.manifest.listing else 0
+        return listed + sum(entry.size or 0 for entry in self.manifest.files.values())
+
+    @property
+    def current(self) -> float | None:
+        """Return up to when it holds what its source held: since it was made, unless the source did not change."""
+        known = [moment for moment in (self.manifest.ended, self.unchanged) if moment is not None]
+        return max(known, default=None)
 
 
 class Store:
@@ -86,7 +98,7 @@ class Store:
 
     def backups(self) -> tuple[list[Kept], list[str]]:
         """Return the finished backups in the order in which they were made, and what is wrong with others."""
-        found, troubles, verdicts = [], [], self._verdicts()
+        found, troubles, verdicts, unchanged = [], [], self._verdicts(), self._read(_UNCHANGED)
         for kind in _directories(self.path):
             for name in _directories(os.path.join(self.path, kind)):
                 path = os.path.join(self.path, kind, name)
@@ -98,7 +110,8 @@ class Store:
                     troubles.append(str(error))
                     continue
                 entry = verdicts.get(str(document.id), {})
-                found.append(Kept(path, document, entry.get("verdict"), entry.get("time")))
+                same = unchanged.get(str(document.id))
+                found.append(Kept(path, document, entry.get("verdict"), entry.get("time"), same))
         found.sort(key=lambda kept: (kept.manifest.sequence, kept.path))
         return found, troubles
 
@@ -183,7 +196,7 @@ class Store:
                 doomed = path + PARTIAL
                 os.rename(path, doomed)
                 files.sync_directory(os.path.dirname(path))
-            shutil.rmtree(doomed)
+            _remove(doomed)
         except OSError as error:
             raise StoreError(f"cannot remove {path}: {error}") from error
 
@@ -196,6 +209,14 @@ class Store:
         verdicts = {id: entry for id, entry in self._verdicts().items() if id in present}
         verdicts[backup.id] = {"verdict": verdict, "time": now}
         self._write(_VERDICTS, verdicts)
+
+    def set_unchanged(self, backup: Kept, now: float) -> Kept:
+        """Remember that the source is still as this backup, the newest one, holds it.
+
+        :raises StoreError: when it cannot be written.
+        """
+        self._write(_UNCHANGED, {backup.id: now})
+        return dataclasses.replace(backup, unchanged=now)
 
     def _verdicts(self) -> dict[str, dict[str, Any]]:
         value = self._read(_VERDICTS)
@@ -248,6 +269,28 @@ def _directories(path: str) -> list[str]:
         return []
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _remove(path: str) -> None:
+    """Remove a directory, although a program of a killed run may still write into it, or its owner may not."""
+    for attempt in range(50):
+        try:
+            shutil.rmtree(path)
+            return
+        except FileNotFoundError:
+            if not os.path.lexists(path):
+                return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EACCES) or attempt == 49:
+                raise
+            if error.errno == errno.EACCES:  # a directory of a snapshot that its owner may not write to
+                for directory, subdirectories, _names in os.walk(path):
+                    for name in subdirectories:
+                        below = os.path.join(directory, name)
+                        if not os.path.islink(below):
+                            os.chmod(below, 0o700)
+            else:
+                time.sleep(0.1)
 
 
 def _sync_file_system(path: str) -> None:

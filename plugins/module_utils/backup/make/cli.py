@@ -67,7 +67,11 @@ def _run(config: configuration.Config, options: argparse.Namespace) -> int:
     try:
         kept = job.make(config, source, options.kind, clock=time.time, say=_say)
         details = {"path": kept.path, "id": kept.id, "bytes": kept.size, "positions": kept.manifest.positions}
-        _say(f"made {kept.path}, {kept.size} bytes")
+        details["unchanged"] = kept.unchanged is not None
+        if kept.unchanged is None:
+            _say(f"made {kept.path}, {kept.size} bytes")
+        else:
+            _say(f"unchanged since {kept.path}")
         for warning in kept.manifest.document.get("warnings", []):
             findings.append(Finding("backup.log", kept.path, "warning", str(warning)))
             _say(f"warning: {warning}")
@@ -147,6 +151,7 @@ def _list(config: configuration.Config, options: argparse.Namespace) -> int:
                 "parent": kept.manifest.parent,
                 "sequence": kept.manifest.sequence,
                 "end": None if kept.manifest.ended is None else job.utc(kept.manifest.ended),
+                "unchanged": None if kept.unchanged is None else job.utc(kept.unchanged),
                 "size": kept.size,
                 "verdict": kept.verdict,
                 "verified": None if kept.verified is None else job.utc(kept.verified),

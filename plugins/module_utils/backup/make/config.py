@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.worklog.maintenance.plugins.module_utils import files, record, units
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.engines import ENGINES
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.options import boolean, mapping, path
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.options import (
+    Options,
+    boolean,
+    mapping,
+    path,
+)
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.source import REQUIRED, Engine
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.store import NAME
 
@@ -59,15 +64,13 @@ class Config:
     sources: dict[str, Source]
 
 
-_Options = Mapping[str, tuple[Callable[[Any], Any], Any]]
-
-_GENERAL: _Options = {
+_GENERAL: Options = {
     "root": (path, "/var/backups/worklog"),
     "min_free": (units.share, "5%"),
     "records": (path, record.PATH),
     "sources": (mapping, REQUIRED),
 }
-_SOURCE: _Options = {
+_SOURCE: Options = {
     "engine": (str, REQUIRED),
     "timeout": (units.duration, "12h"),
     "expect": (mapping, {}),
@@ -114,7 +117,7 @@ def parse(value: Any, subject: str) -> Config:
     return Config(general["root"], general["min_free"], general["records"], sources)
 
 
-def _read(subject: str, value: Any, options: _Options, also: Iterable[str] = ()) -> dict[str, Any]:
+def _read(subject: str, value: Any, options: Options, also: Iterable[str] = ()) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{subject} must be a mapping")
     for key in value:

@@ -6,9 +6,21 @@
 
 from __future__ import annotations
 
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.archive import Archive
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.files import Files
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.mariadb import MariaDB
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.mongodb import MongoDB
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.redis import Redis
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.secrets import Secrets
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.source import Engine
 
-_ALL: tuple[type[Engine], ...] = (MariaDB,)
+_ALL: tuple[type[Engine], ...] = (
+    MariaDB,
+    MongoDB,
+    Redis,
+    Files,
+    Secrets,
+    Archive,
+)
 
 ENGINES = {engine.name: engine for engine in _ALL}

@@ -19,7 +19,12 @@ from ansible_collections.worklog.maintenance.plugins.module_utils import command
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup import manifest, reading
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make import pipeline
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.config import Config, Source
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.source import Made, MakeError, Work
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.source import (
+    Made,
+    MakeError,
+    Unchanged,
+    Work,
+)
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.store import Kept, Store
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import check, expect
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.content import Limits
@@ -32,7 +37,7 @@ Clock = Callable[[], float]
 
 
 def make(config: Config, source: Source, kind: str, *, clock: Clock, say: Callable[[str], None]) -> Kept:
-    """Make one backup of a source and return it.
+    """Make one backup of a source and return it, or the one that holds all of it already: that says ``unchanged``.
 
     :param clock: returns seconds since the epoch.
     :param say: tells the operator what is done now.
@@ -61,6 +66,8 @@ def make(config: Config, source: Source, kind: str, *, clock: Clock, say: Callab
                 kind=kind,
                 directory=directory,
                 earlier=usable,
+                last=earlier[-1] if earlier else None,
+                state=store.path,
                 timeout=source.timeout,
                 run=command.run,
                 stream=partial(_stream, directory, source.timeout),
@@ -73,8 +80,11 @@ def make(config: Config, source: Source, kind: str, *, clock: Clock, say: Callab
                 raise MakeError(str(error)) from error
             if other is not None:
                 made.warnings.insert(0, f"a {kind} backup was made instead of another kind: {other[1]}")
-            entries = _entries(directory, made.files)
+            entries = _entries(directory, made)
             kept = store.finish(directory, _document(kind, made, entries, began, clock()))
+        except Unchanged as same:
+            store.discard(directory)
+            kept = store.set_unchanged(same.kept, began)
         except BaseException:
             if os.path.lexists(directory):
                 store.discard(directory)
@@ -88,7 +98,7 @@ def verify(config: Config, source: Source, kept: Kept, *, clock: Clock) -> Resul
     :raises StoreError: when the verdict cannot be kept.
     """
     name = f"{source.name}/{kept.manifest.kind}"
-    backup = Backup(kept.path, name, expect=expect.parse(name, source.expect))
+    backup = Backup(kept.path, name, expect=expect.parse(name, source.expect), unchanged=kept.unchanged)
     result = check.verify(backup, now=clock(), limits=Limits())
     Store(config.root, source.name).set_verdict(kept, result.verdict, clock())
     return result
@@ -109,16 +119,18 @@ def _look_for_space(config: Config, needed: int | None, directory: str) -> None:
         )
 
 
-def _entries(directory: str, known: Mapping[str, manifest.Entry]) -> dict[str, manifest.Entry]:
-    """Return size and hash of every regular file; those that are known already are not read again."""
+def _entries(directory: str, made: Made) -> dict[str, manifest.Entry]:
+    """Return size and hash of every regular file; those that are known or have a list of their own are not read."""
     entries = {}
-    for place, _subdirectories, names in os.walk(directory):
+    listed = None if made.listing is None else os.path.join(directory, made.listing.root)
+    for place, subdirectories, names in os.walk(directory):
+        subdirectories[:] = [name for name in subdirectories if os.path.join(place, name) != listed]
         for name in names:
             path = os.path.join(place, name)
             if not stat.S_ISREG(os.lstat(path).st_mode):
                 continue
             below = os.path.relpath(path, directory)
-            entries[below] = known.get(below) or _hash(path)
+            entries[below] = made.files.get(below) or _hash(path)
     return dict(sorted(entries.items()))
 
 
@@ -148,8 +160,15 @@ def _document(
         "exits": made.exits,
         "warnings": made.warnings,
         "alarms": made.alarms,
+        "listing": made.listing
+        and {
+            "path": made.listing.path,
+            "root": made.listing.root,
+            "files": made.listing.files,
+            "bytes": made.listing.size,
+        },
         **made.more,
-        "files": [{"path": path, "size": entry.size, "sha256": entry.sha256} for path, entry in entries.items()],
+        "files": [{"path": path, **entry.as_dict()} for path, entry in entries.items()],
     }
     return {key: value for key, value in document.items() if value not in ({}, [], None)} | {"files": document["files"]}
 

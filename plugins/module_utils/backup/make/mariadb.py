@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from ansible_collections.worklog.maintenance.plugins.module_utils import units
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make import (
@@ -22,6 +22,7 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.ma
     describe,
 )
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.options import (
+    Options,
     boolean,
     number,
     one_of,
@@ -50,7 +51,7 @@ class MariaDB(Engine):
         "log": "the binary logs since the last time, for recovery to any moment",
         "dump": "statements that make the tables again",
     }
-    OPTIONS: Mapping[str, tuple[Callable[[Any], Any], Any]] = {
+    OPTIONS: ClassVar[Options] = {
         "defaults_file": (path, None),
         "databases": (texts, []),
         "exclude_tables": (texts, []),

@@ -10,6 +10,9 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+#: Options by name: what reads the value, and the default.
+Options = Mapping[str, tuple[Callable[[Any], Any], Any]]
+
 
 def path(value: Any) -> str:
     """Return an absolute path.

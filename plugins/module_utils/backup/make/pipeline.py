@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import io
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import IO, Any
 
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.manifest import Entry
@@ -56,7 +58,7 @@ class Stage:
 class Output:
     """What came out.
 
-    :param entry: size and SHA-256 of the file.
+    :param entry: size and SHA-256 of the file, and of what came from the source when something changed it on the way.
     :param exits: exit code by program.
     :param logs: path of what each program said on standard error, by program.
     :param seconds: how long it took.
@@ -68,32 +70,109 @@ class Output:
     seconds: float
 
 
+class _Sink(io.RawIOBase):
+    """Writes into a pipe or file, and counts and hashes what goes in."""
+
+    def __init__(self, target: IO[bytes], watch: Callable[[bytes], None] | None) -> None:
+        self._target = target
+        self._watch = watch
+        self._digest = hashlib.sha256()
+        self._size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, block: Any) -> int:
+        """Write all of it."""
+        if self._watch is not None:
+            self._watch(bytes(block))
+        self._digest.update(block)
+        view = memoryview(block)
+        size = len(view)
+        self._size += size
+        while view:
+            view = view[self._target.write(view) :]
+        return size
+
+    def close(self) -> None:
+        """Let the reader see the end."""
+        self._target.close()
+        super().close()
+
+    def entry(self) -> Entry:
+        """Return size and SHA-256 of what went in."""
+        return Entry(self._size, self._digest.hexdigest())
+
+
+class _Feeder:
+    """Has a function write into a pipe, in a thread of its own."""
+
+    def __init__(
+        self, function: Callable[[IO[bytes]], None], pipe: IO[bytes], watch: Callable[[bytes], None] | None
+    ) -> None:
+        self.failure: BaseException | None = None
+        self._function = function
+        self._sink = _Sink(pipe, watch)
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        try:
+            with io.BufferedWriter(self._sink, _BLOCK) as stream:
+                self._function(stream)
+        except BaseException as error:
+            self.failure = error
+        finally:
+            self._sink.close()
+
+    def entry(self) -> Entry:
+        """Return size and SHA-256 of what was written."""
+        return self._sink.entry()
+
+    def join(self) -> None:
+        """Return when the function has ended."""
+        self._thread.join()
+
+
 def run(
     stages: Sequence[Stage],
     target: str,
     *,
     logs: str,
     timeout: float,
-    tap: Callable[[bytes], None] | None = None,
+    feed: Callable[[IO[bytes]], None] | None = None,
     watch: Callable[[bytes], None] | None = None,
 ) -> Output:
     """Run the programs, keep what the last one writes, and return when it is on disk.
 
-    :param stages: the first one reads nothing, each further one reads what the one before it writes.
+    What comes from the source, before anything compresses or encrypts it, is hashed too: damage on the way between them
+    shows when the file is expanded again.
+
+    :param stages: the first one reads nothing, or what is fed; each further one reads what the one before it writes.
     :param target: the file, which must not exist; it is made with mode 0600.
     :param logs: directory for ``<program>.log``, with what each program says on standard error.
     :param timeout: seconds after which all are killed.
-    :param tap: is given every block besides.
-    :param watch: is given every block that the first program writes, before it goes on; what it raises ends the chain.
+    :param feed: the source instead of a program: writes what the first program reads, or the file when there is none.
+    :param watch: is given every block that comes from the source, before it goes on; what it raises ends the chain.
     :raises PipelineError: when any of them fails. The file may be there, with a part of the output.
+    :raises Exception: what ``feed`` or ``watch`` raises, likewise.
     """
     began = time.monotonic()
     paths = {stage.name: os.path.join(logs, f"{stage.name}.log") for stage in stages}
     late = threading.Event()
     with contextlib.ExitStack() as stack:
-        relayed = watch is not None and len(stages) > 1
-        taps = [each for each in (tap, None if relayed else watch) if each is not None]
-        processes = stack.enter_context(_started(stages, paths, relayed))
+        feeder = source = None
+        relayed = feed is None and len(stages) > 1
+        if feed is not None:
+            source, pipe = _pipe()
+            feeder = _Feeder(feed, pipe, watch)
+            stack.callback(feeder.join)
+            stack.callback(source.close)  # comes before the join: whoever still writes is told
+        processes = stack.enter_context(_started(stages, paths, source, relayed))
+        if relayed:
+            feeder = _relay(processes, watch)
+            stack.callback(feeder.join)
+            stack.callback(_kill, processes)  # likewise
 
         def give_up() -> None:
             late.set()
@@ -103,23 +182,41 @@ def run(
         timer.daemon = True
         timer.start()
         stack.callback(timer.cancel)
-        relay = _Relay(processes, watch) if watch is not None and relayed else None
-        stack.enter_context(relay or contextlib.nullcontext())
-        last = processes[-1].stdout
-        entry = _keep(last, target, taps) if last else Entry()
+        last = processes[-1].stdout if processes else source
+        own = None if last is None else _keep(last, target, None if feeder else watch)
         exits = {stage.name: process.wait() for stage, process in zip(stages, processes)}
-        if relay is not None:
-            relay.end()
     if late.is_set():
         raise PipelineError(f"{' | '.join(exits)} did not end within {timeout:g} s and was killed")
-    failed = {name: code for name, code in exits.items() if code}
+    failure = feeder.failure if feeder else None
+    if failure is not None and not isinstance(failure, BrokenPipeError):
+        raise failure  # the programs took the end of what was written for the end of the data
     # Who lost its reader is not to blame, unless it is the only one that failed.
-    blamed = {name: code for name, code in failed.items() if code != -signal.SIGPIPE} or failed
-    if blamed:
-        raise PipelineError(
-            "; ".join(f"{name} {_ending(code)}: {last_words(paths[name])}" for name, code in blamed.items())
-        )
+    failed = {name: code for name, code in exits.items() if code}
+    blamed = {name: code for name, code in failed.items() if code != -signal.SIGPIPE}
+    if failure is not None and not blamed:
+        reader = stages[1 if relayed else 0].name
+        raise PipelineError(f"{reader} did not read to the end: {last_words(paths[reader])}")
+    if failed:
+        words = (f"{name} {_ending(code)}: {last_words(paths[name])}" for name, code in (blamed or failed).items())
+        raise PipelineError("; ".join(words))
+    content = feeder.entry() if feeder and stages else None
+    entry = Entry() if own is None else Entry(own.size, own.sha256, content)
     return Output(entry, exits, paths, time.monotonic() - began)
+
+
+def _relay(processes: Sequence[subprocess.Popen[bytes]], watch: Callable[[bytes], None] | None) -> _Feeder:
+    """Carry what the first program writes to the second one."""
+
+    def carry(source: IO[bytes], stream: IO[bytes]) -> None:
+        with source:  # closed at the end, so that the first program notices when the second one has ended
+            while block := source.read(_BLOCK):
+                stream.write(block)
+                stream.flush()
+
+    source, pipe = processes[0].stdout, processes[1].stdin
+    if source is None or pipe is None:
+        raise PipelineError("the programs are not connected")
+    return _Feeder(partial(carry, source), pipe, watch)
 
 
 def last_words(path: str, limit: int = 2000) -> str:
@@ -137,85 +234,37 @@ def _ending(code: int) -> str:
     return f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
 
 
-def _keep(source: IO[bytes], target: str, taps: Sequence[Callable[[bytes], None]]) -> Entry:
-    digest, size = hashlib.sha256(), 0
+def _keep(source: IO[bytes], target: str, watch: Callable[[bytes], None] | None) -> Entry:
     try:
         with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb", 0) as out:
+            sink = _Sink(out, watch)
             while block := source.read(_BLOCK):
-                digest.update(block)
-                size += len(block)
-                for tap in taps:
-                    tap(block)
-                _write(out, block)
+                sink.write(block)
             os.fsync(out.fileno())
     except OSError as error:
         raise PipelineError(f"cannot write {target}: {error.strerror}") from error
-    return Entry(size, digest.hexdigest())
+    return sink.entry()
 
 
-class _Relay:
-    """Carries what the first program writes to the second one, past one who watches, in a thread of its own."""
-
-    def __init__(self, processes: Sequence[subprocess.Popen[bytes]], watch: Callable[[bytes], None]) -> None:
-        self._processes = processes
-        self._pipes = (processes[0].stdout, processes[1].stdin)
-        self._watch = watch
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._carry, daemon=True)
-
-    def __enter__(self) -> _Relay:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        if failure[0] is not None:
-            _kill(self._processes)
-        self._thread.join()
-
-    def end(self) -> None:
-        """Return when everything was carried; raise what the watch raised."""
-        self._thread.join()
-        if self._failure is not None:
-            raise self._failure
-
-    def _carry(self) -> None:
-        source, sink = self._pipes
-        try:
-            while source and sink and (block := source.read(_BLOCK)):
-                self._watch(block)
-                _write(sink, block)
-        except BrokenPipeError:
-            pass  # the second program has ended, and its exit code says why
-        except BaseException as error:
-            self._failure = error
-            _kill(self._processes)
-        finally:
-            _close(source, sink)  # so that the programs on both sides notice
-
-
-def _close(*pipes: IO[bytes] | None) -> None:
-    for pipe in pipes:
-        if pipe is not None:
-            pipe.close()
-
-
-def _write(sink: IO[bytes], block: bytes) -> None:
-    view = memoryview(block)
-    while view:
-        view = view[sink.write(view) :]
+def _pipe() -> tuple[IO[bytes], IO[bytes]]:
+    reader, writer = os.pipe()
+    source, sink = os.fdopen(reader, "rb", 0), os.fdopen(writer, "wb", 0)
+    _widen(source)
+    return source, sink
 
 
 @contextlib.contextmanager
 def _started(
-    stages: Sequence[Stage], paths: Mapping[str, str], relayed: bool
+    stages: Sequence[Stage], paths: Mapping[str, str], first: IO[bytes] | None, relayed: bool
 ) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Start the programs; whatever happens, none of them outlives this.
 
+    :param first: what the first one reads.
     :param relayed: the caller carries the output of the first one to the second one.
     """
     processes: list[subprocess.Popen[bytes]] = []
     try:
-        source: Any = subprocess.DEVNULL
+        source: Any = subprocess.DEVNULL if first is None else first
         for number, stage in enumerate(stages):
             program = stage.argv[0] if os.sep in stage.argv[0] else which(stage.argv[0])
             if program is None:
@@ -247,7 +296,9 @@ def _started(
         _kill(processes)
         for process in processes:
             process.wait()
-            _close(process.stdin, process.stdout)
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
 
 
 def _kill(processes: Sequence[subprocess.Popen[bytes]]) -> None:

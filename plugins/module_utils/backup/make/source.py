@@ -6,18 +6,33 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.options import Options
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.pipeline import Output, Stage
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.manifest import Entry
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.manifest import Entry, Listing
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.reading import Unreadable, open_file
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.store import Kept
 from ansible_collections.worklog.maintenance.plugins.module_utils.command import Runner
 
 
 class MakeError(Exception):
     """A backup could not be made; the message says why and what to do."""
+
+
+class Unchanged(Exception):
+    """No backup is needed: the source still is as an earlier one holds it.
+
+    :param kept: that backup.
+    """
+
+    def __init__(self, kept: Kept) -> None:
+        super().__init__(f"unchanged since {kept.path}")
+        self.kept = kept
 
 
 @dataclass(frozen=True)
@@ -27,6 +42,8 @@ class Work:
     :param kind: one of the kinds of the engine.
     :param directory: the empty directory to fill; it becomes the backup.
     :param earlier: the finished backups of the source, oldest first, those whose last verdict is bad left out.
+    :param last: the newest one, whatever its verdict.
+    :param state: the directory of the source, for what an engine must know from one run to the next.
     :param timeout: seconds for the whole backup.
     :param run: runs a short program and keeps its output.
     :param stream: runs a chain of programs whose output becomes the file of this name in ``directory``; keeps the logs.
@@ -36,6 +53,8 @@ class Work:
     kind: str
     directory: str
     earlier: Sequence[Kept]
+    last: Kept | None
+    state: str
     timeout: float
     run: Runner
     stream: Callable[..., Output]
@@ -57,6 +76,7 @@ class Made:
     :param counts: rows or documents by database and table, as the source told them in the state that was backed up.
     :param checksums: of tables, likewise.
     :param files: entries whose hash is known already; the program hashes the others.
+    :param listing: the tree whose files are in a list of their own.
     :param exits: exit code of each program.
     :param warnings: what the programs warned of.
     :param alarms: what an operator must act on now, although the backup was made.
@@ -70,6 +90,7 @@ class Made:
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     checksums: dict[str, dict[str, str]] = field(default_factory=dict)
     files: dict[str, Entry] = field(default_factory=dict)
+    listing: Listing | None = None
     exits: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     alarms: list[str] = field(default_factory=list)
@@ -87,7 +108,7 @@ class Engine:
     #: What it can make, and what each kind is for.
     kinds: Mapping[str, str] = {}
     #: Options by name: a function that reads the value or raises ValueError with what it must be, and the default.
-    OPTIONS: Mapping[str, tuple[Callable[[Any], Any], Any]] = {}
+    OPTIONS: ClassVar[Options] = {}
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.options = options
@@ -107,11 +128,28 @@ class Engine:
         """Make one backup.
 
         :raises MakeError: when it could not be made. What is in the directory then is removed by the caller.
+        :raises Unchanged: when an earlier one holds all of it. Likewise.
         """
         raise NotImplementedError
+
+
+def private(path: str) -> bytes:
+    """Return the content of a file that holds a secret.
+
+    :raises MakeError: when it cannot be read, or others may read it.
+    """
+    try:
+        descriptor = open_file(path)
+    except Unreadable as error:
+        raise MakeError(f"{path}: {error}; it must hold the credentials") from error
+    with os.fdopen(descriptor, "rb") as stream:
+        mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+        if mode & 0o077:
+            raise MakeError(f"{path} holds a secret and has mode {mode:04o}: take it from others with chmod 600 {path}")
+        return stream.read(1 << 20)
 
 
 #: Stands for the default of an option that must be given.
 REQUIRED: Any = object()
 
-__all__ = ["REQUIRED", "Engine", "Made", "MakeError", "Output", "Stage", "Work"]
+__all__ = ["REQUIRED", "Engine", "Made", "MakeError", "Output", "Stage", "Unchanged", "Work", "private"]

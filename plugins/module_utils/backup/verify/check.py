@@ -21,6 +21,7 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify 
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.content import Content, Limits
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.history import History
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.members import printable
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.snapshot import compare
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.verdict import (
     GOOD,
     Backup,
@@ -205,14 +206,22 @@ def _read_tree(check: Check, path: str, progress: Callable[[int], None]) -> None
         check.problem("backup.format", f"it is a directory, but the format asked for is {check.backup.format}")
         return
     listed = check.manifest.files if check.manifest else {}
+    listing = check.manifest.listing if check.manifest else None
     seen = tree.walk(
         path,
         check.inspection,
         hashed=listed.__contains__ if listed else None,
         progress=progress,
-        skip=frozenset({manifest.NAME}) if check.manifest else frozenset(),
+        skip=frozenset({manifest.NAME, *([listing.root] if listing else [])}) if check.manifest else frozenset(),
     )
+    extra = check.inspection.members.count - len(listed)
     check.result.size = seen.size
+    if listing is not None:
+        snapshot = compare(path, listing, check.inspection, progress=progress)
+        check.result.size += snapshot.size
+        extra += snapshot.unlisted
+        if snapshot.sound:
+            check.confirmed.append("sha256")
     check.result.format = "tree"
     check.result.made, check.result.made_from = seen.written, "directory change time"
     check.files = check.inspection.members.count
@@ -235,7 +244,6 @@ def _read_tree(check: Check, path: str, progress: Callable[[int], None]) -> None
             good += entry.sha256 is not None
     if good:
         check.confirmed.append("sha256")
-    extra = check.files - len(listed)
     if extra > 0:
         check.problem("manifest.unlisted", f"{extra} files are not in the manifest", note=True)
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote
@@ -17,6 +18,7 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.
     XzDecoder,
 )
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.mongodump import (
+    ARCHIVE,
     BsonWalker,
     MongoArchiveWalker,
     looks_like_bson,
@@ -72,6 +74,7 @@ class Format:
     :param suffixes: endings of file names that promise this format.
     :param inside: whether members of archives and files of trees are followed: always, or only when ``sniff`` says
         so, or never.
+    :param shape: what such members and files are called when no ending promises the format.
     """
 
     name: str
@@ -79,6 +82,7 @@ class Format:
     walker: Callable[[str], Walker]
     suffixes: tuple[str, ...] = ()
     inside: str = "never"
+    shape: re.Pattern[str] | None = None
 
 
 def _is_bzip2(head: bytes) -> bool:
@@ -110,7 +114,7 @@ CODECS = (
 
 FORMATS = (
     Format("tar", lambda head: is_header(head[:512]), lambda path: TarWalker(), (".tar",)),
-    Format("mongodump_archive", looks_like_mongo_archive, lambda path: MongoArchiveWalker()),
+    Format("mongodump_archive", looks_like_mongo_archive, lambda path: MongoArchiveWalker(), (), "sniff", ARCHIVE),
     Format("redis_rdb", looks_like_rdb, _redis, (".rdb",), "always"),
     Format("redis_aof", looks_like_aof, lambda path: AofWalker(), (".aof",), "always"),
     Format("sqldump", looks_like_sql, lambda path: SqlDumpWalker(), (".sql",), "sniff"),
@@ -155,5 +159,10 @@ def named(name: str) -> Format:
 
 def followed_inside(path: str) -> Format | None:
     """Return the format to look for in a member of an archive or a file of a tree, by its name."""
-    entry = promised_format(promised_codec(path)[1])
+    return inside_format(promised_codec(path)[1])
+
+
+def inside_format(path: str) -> Format | None:
+    """Return the same for a name without compression."""
+    entry = promised_format(path) or next((found for found in FORMATS if found.shape and found.shape.match(path)), None)
     return entry if entry is not None and entry.inside != "never" else None

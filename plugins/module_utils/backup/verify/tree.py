@@ -78,6 +78,7 @@ def walk(
         subdirectories.sort()
         below = os.path.relpath(directory, root)
         prefix = "" if below == "." else below + "/"
+        subdirectories[:] = [name for name in subdirectories if prefix + name not in skip]
         status = os.fstat(dir_fd)
         tree.written = max(tree.written, status.st_ctime)
         if len(directories) < _REMEMBERED:

@@ -43,6 +43,7 @@ class Backup:
     :param format: ``auto``, ``plain``, ``tree`` or a name of :data:`formats.NAMES`.
     :param expect: what must be true of it.
     :param manifest: where its manifest is; by default it is looked for.
+    :param unchanged: when its source was last found to be as the backup holds it, in seconds since the epoch.
     """
 
     path: str
@@ -50,6 +51,7 @@ class Backup:
     format: str = "auto"
     expect: Expectation = field(default_factory=Expectation)
     manifest: str | None = None
+    unchanged: float | None = None
 
 
 @dataclass
@@ -277,6 +279,8 @@ def compare_age(check: Check, status: os.stat_result, now: float) -> None:
         result.made, result.made_from = created, "content"
     elif result.made is None:
         result.made, result.made_from = status.st_mtime, "modification time"
+    if check.backup.unchanged is not None and check.backup.unchanged > result.made:
+        result.made, result.made_from = check.backup.unchanged, "source unchanged"
     result.age = now - result.made
     if expect.max_age is None:
         check.inspection.not_checked("its age: no max_age is expected")

@@ -19,6 +19,7 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.pi
     last_words,
     run,
 )
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.manifest import Entry
 
 
 def python(name: str, code: str, folder: Path) -> Stage:
@@ -29,18 +30,19 @@ def python(name: str, code: str, folder: Path) -> Stage:
     return Stage([str(program)])
 
 
-def test_the_output_is_kept_and_hashed_and_shown_to_the_tap(tmp_path: Path) -> None:
+def test_the_output_is_kept_and_hashed_and_the_source_is_watched(tmp_path: Path) -> None:
     content = b"worklog " * 500_000
     (tmp_path / "data").write_bytes(content)
     seen = bytearray()
     target = tmp_path / "out"
     output = run(
         [Stage(["cat", str(tmp_path / "data")]), Stage(["tr", "a-z", "A-Z"])],
-        str(target), logs=str(tmp_path), timeout=60, tap=seen.extend,
+        str(target), logs=str(tmp_path), timeout=60, watch=seen.extend,
     )  # fmt: skip
-    assert target.read_bytes() == content.upper() == bytes(seen)
-    assert output.entry.size == len(content)
-    assert output.entry.sha256 == hashlib.sha256(content.upper()).hexdigest()
+    assert target.read_bytes() == content.upper()
+    assert bytes(seen) == content
+    assert (output.entry.size, output.entry.sha256) == (len(content), hashlib.sha256(content.upper()).hexdigest())
+    assert output.entry.content == Entry(len(content), hashlib.sha256(content).hexdigest())
     assert output.exits == {"cat": 0, "tr": 0}
     assert target.stat().st_mode & 0o777 == 0o600
 
@@ -75,6 +77,23 @@ def test_a_program_that_does_not_end_is_killed_with_its_children(tmp_path: Path)
     assert time.monotonic() - began < 20
     state = Path(f"/proc/{pid.read_text(encoding='ascii').strip()}/stat")
     assert not state.exists() or state.read_text(encoding="ascii").split()[2] == "Z"
+
+
+def test_one_who_watches_can_end_it(tmp_path: Path) -> None:
+    def watch(block: bytes) -> None:
+        raise ValueError("not what was asked for")
+
+    with pytest.raises(ValueError, match="not what was asked for"):
+        run([Stage(["yes"]), Stage(["cat"])], str(tmp_path / "out"), logs=str(tmp_path), timeout=60, watch=watch)
+
+
+def test_a_program_that_is_not_read_to_the_end(tmp_path: Path) -> None:
+    stages = [
+        Stage(["head", "-c", "9000000", "/dev/zero"]),
+        python("early", "import sys; sys.stdin.buffer.read(9)", tmp_path),
+    ]
+    with pytest.raises(PipelineError, match="early did not read to the end"):
+        run(stages, str(tmp_path / "out"), logs=str(tmp_path), timeout=60)
 
 
 def test_a_missing_program_and_a_target_that_is_there(tmp_path: Path) -> None:
