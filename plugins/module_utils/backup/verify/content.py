@@ -281,7 +281,7 @@ class Content:
         elif self._wanted == "plain":
             return None
         elif self._inside:
-            found = formats.promised_format(self._name)
+            found = formats.inside_format(self._name)
             if found is None or (found.inside == "sniff" and not found.sniff(start)):
                 return None
             entry = found
@@ -328,6 +328,8 @@ class Content:
             return
         if not complete:
             del walker.problems[before:]
+        if walker.facts.part is not None:
+            self._inspection.related.part(self._name, walker.facts.part)
         self._inspection.absorb(self._subject, walker, self._inside)
 
     def _broken(self, walker: Walker, error: Exception) -> None:

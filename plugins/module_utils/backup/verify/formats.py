@@ -6,10 +6,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup import binlogs
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.binlog import BinlogWalker
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.binlog import (
+    looks_like as looks_like_binlog,
+)
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.decoders import (
     Bzip2Decoder,
     Decoder,
@@ -72,6 +78,7 @@ class Format:
     :param suffixes: endings of file names that promise this format.
     :param inside: whether members of archives and files of trees are followed: always, or only when ``sniff`` says
         so, or never.
+    :param shape: what such members and files are called when no ending promises the format.
     """
 
     name: str
@@ -79,6 +86,7 @@ class Format:
     walker: Callable[[str], Walker]
     suffixes: tuple[str, ...] = ()
     inside: str = "never"
+    shape: re.Pattern[str] | None = None
 
 
 def _is_bzip2(head: bytes) -> bool:
@@ -94,6 +102,11 @@ def namespace(path: str) -> tuple[str, str]:
     folder, _slash, name = path.rpartition("/")
     stem = name[:-5] if name.endswith(".bson") else name
     return ("" if name == "oplog.bson" else folder.rpartition("/")[2], unquote(stem))
+
+
+def base_name(path: str) -> str:
+    """Return a name without its folders and compression."""
+    return promised_codec(path)[1].rpartition("/")[2]
 
 
 def _redis(path: str) -> Walker:
@@ -113,6 +126,7 @@ FORMATS = (
     Format("mongodump_archive", looks_like_mongo_archive, lambda path: MongoArchiveWalker()),
     Format("redis_rdb", looks_like_rdb, _redis, (".rdb",), "always"),
     Format("redis_aof", looks_like_aof, lambda path: AofWalker(), (".aof",), "always"),
+    Format("binlog", looks_like_binlog, lambda path: BinlogWalker(base_name(path)), (), "sniff", binlogs.NAME),
     Format("sqldump", looks_like_sql, lambda path: SqlDumpWalker(), (".sql",), "sniff"),
     Format("bson", looks_like_bson, lambda path: BsonWalker(*namespace(path)), (".bson",), "always"),
     Format("env", is_env, lambda path: EnvWalker()),
@@ -155,5 +169,10 @@ def named(name: str) -> Format:
 
 def followed_inside(path: str) -> Format | None:
     """Return the format to look for in a member of an archive or a file of a tree, by its name."""
-    entry = promised_format(promised_codec(path)[1])
+    return inside_format(promised_codec(path)[1])
+
+
+def inside_format(path: str) -> Format | None:
+    """Return the same for a name without compression."""
+    entry = promised_format(path) or next((found for found in FORMATS if found.shape and found.shape.match(path)), None)
     return entry if entry is not None and entry.inside != "never" else None
