@@ -14,6 +14,7 @@ from typing import Any
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.reading import ahead
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import formats
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.decoders import Decoder
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.mariabackup import XbstreamWalker
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.members import Members, printable
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.related import Related
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.tar import Sink, TarWalker
@@ -22,6 +23,9 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.
 
 #: At most this many problems of one backup are kept; further ones are counted.
 MAX_PROBLEMS = 100
+
+#: The formats that have members.
+_ARCHIVES = {"tar": TarWalker, "xbstream": XbstreamWalker}
 
 #: Layers of compression that are taken off.
 _MAX_LAYERS = 3
@@ -294,9 +298,9 @@ class Content:
             entry = sniffed
         if not self._inside:
             self._inspection.format = entry.name
-        if entry.name == "tar" and not self._inside:
+        if entry.name in _ARCHIVES and not self._inside:
             self._inspection.has_members = True
-            return TarWalker(self._inspection.members, self._open_member)
+            return _ARCHIVES[entry.name](self._inspection.members, self._open_member)
         return entry.walker(self._name)
 
     def _open_member(self, name: str, size: int) -> Sink | None:
@@ -330,6 +334,8 @@ class Content:
             return
         if not complete:
             del walker.problems[before:]
+        if walker.facts.part is not None:
+            self._inspection.related.part(self._name, walker.facts.part)
         self._inspection.absorb(self._subject, walker, self._inside)
 
     def _broken(self, walker: Walker, error: Exception) -> None:

@@ -11,11 +11,29 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup import binlogs
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.binlog import BinlogWalker
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.binlog import (
+    looks_like as looks_like_binlog,
+)
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.decoders import (
     Bzip2Decoder,
     Decoder,
     GzipDecoder,
     XzDecoder,
+)
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.innodb import NAME as INNODB_NAME
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.innodb import (
+    DeltaWalker,
+    InnodbWalker,
+    looks_like_delta,
+)
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.innodb import (
+    looks_like as looks_like_innodb,
+)
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.mariabackup import XbstreamWalker
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.mariabackup import (
+    looks_like as looks_like_xbstream,
 )
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.mongodump import (
     ARCHIVE,
@@ -100,6 +118,25 @@ def namespace(path: str) -> tuple[str, str]:
     return ("" if name == "oplog.bson" else folder.rpartition("/")[2], unquote(stem))
 
 
+def table(path: str) -> tuple[str, str]:
+    """Return the database and the table that the path of a tablespace names, empty when it is no table's."""
+    folder, _slash, name = path.rpartition("/")
+    if not folder or not name.endswith(".ibd"):
+        return "", ""
+    stem = re.split("#[Pp]#", name[:-4])[0]
+    return _decoded(folder.rpartition("/")[2]), _decoded(stem)
+
+
+def _decoded(name: str) -> str:
+    """Return a name that MariaDB has encoded for the file system."""
+    return re.sub("@([0-9a-f]{4})", lambda found: chr(int(found[1], 16)), name)
+
+
+def base_name(path: str) -> str:
+    """Return a name without its folders and compression."""
+    return promised_codec(path)[1].rpartition("/")[2]
+
+
 def _redis(path: str) -> Walker:
     """Return what follows a snapshot: an append-only file may begin with one and goes on behind it."""
     return AofWalker() if promised_codec(path)[1].lower().endswith(".aof") else RdbWalker()
@@ -114,9 +151,13 @@ CODECS = (
 
 FORMATS = (
     Format("tar", lambda head: is_header(head[:512]), lambda path: TarWalker(), (".tar",)),
+    Format("xbstream", looks_like_xbstream, lambda path: XbstreamWalker(), (".xbstream", ".mbstream", ".xb"), "sniff"),
     Format("mongodump_archive", looks_like_mongo_archive, lambda path: MongoArchiveWalker(), (), "sniff", ARCHIVE),
     Format("redis_rdb", looks_like_rdb, _redis, (".rdb",), "always"),
     Format("redis_aof", looks_like_aof, lambda path: AofWalker(), (".aof",), "always"),
+    Format("binlog", looks_like_binlog, lambda path: BinlogWalker(base_name(path)), (), "sniff", binlogs.NAME),
+    Format("innodb", looks_like_innodb, lambda path: InnodbWalker(*table(path)), (".ibd",), "always", INNODB_NAME),
+    Format("innodb_delta", looks_like_delta, lambda path: DeltaWalker("ibdata1" in path), (".delta",), "sniff"),
     Format("sqldump", looks_like_sql, lambda path: SqlDumpWalker(), (".sql",), "sniff"),
     Format("bson", looks_like_bson, lambda path: BsonWalker(*namespace(path)), (".bson",), "always"),
     Format("env", is_env, lambda path: EnvWalker()),

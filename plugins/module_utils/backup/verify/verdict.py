@@ -31,7 +31,7 @@ GOOD = ("verified", "structure_ok")
 _SKEW = 300.0
 
 #: Notes that need no attention by themselves.
-_INFO = ("members.link", "members.repeated", "text.newline", "manifest.unlisted")
+_INFO = ("binlog.in_use", "members.link", "members.repeated", "text.newline", "manifest.unlisted")
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Check:
 def compare_related(check: Check) -> None:
     if any(problem.damage and not problem.note for _subject, problem in check.inspection.problems):
         return  # what is missing is missing because of that
-    problems, unchecked = check.inspection.related.judge(check.inspection.counts)
+    problems, unchecked = check.inspection.related.judge(check.inspection.counts, check.inspection.attributes)
     for subject, problem in problems:
         check.inspection.problem(subject, problem)
     for text in unchecked:
