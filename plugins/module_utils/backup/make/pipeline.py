@@ -107,12 +107,16 @@ def run(
         stack.enter_context(relay or contextlib.nullcontext())
         last = processes[-1].stdout
         entry = _keep(last, target, taps) if last else Entry()
+        useless: set[str] = set()
+        if processes[-1].wait():  # nobody reads what the others write, but they may not notice for hours
+            useless = {stage.name for stage, process in zip(stages, processes) if process.poll() is None}
+            _kill(processes)
         exits = {stage.name: process.wait() for stage, process in zip(stages, processes)}
         if relay is not None:
             relay.end()
     if late.is_set():
         raise PipelineError(f"{' | '.join(exits)} did not end within {timeout:g} s and was killed")
-    failed = {name: code for name, code in exits.items() if code}
+    failed = {name: code for name, code in exits.items() if code and name not in useless}
     # Who lost its reader is not to blame, unless it is the only one that failed.
     blamed = {name: code for name, code in failed.items() if code != -signal.SIGPIPE} or failed
     if blamed:
