@@ -329,7 +329,7 @@ class Counted:
 
 
 def count(session: Session, tables: Tables, checksums: bool) -> Counted:
-    """Count the rows of tables in the snapshot of a session.
+    """Count the rows of tables in the snapshot of a session, and end the snapshot.
 
     :param checksums: whether to ask for their checksums, too, which reads every row.
     """
@@ -345,4 +345,5 @@ def count(session: Session, tables: Tables, checksums: bool) -> Counted:
             found.counts.setdefault(database, {})[table] = rows
         except QueryError as error:
             found.untold.append(f"{database}.{table}: {error}")
+    session.query("COMMIT")  # until then no counted table can be altered
     return found

@@ -184,6 +184,10 @@ def run(
         stack.callback(timer.cancel)
         last = processes[-1].stdout if processes else source
         own = None if last is None else _keep(last, target, None if feeder else watch)
+        useless: set[str] = set()
+        if processes and processes[-1].wait():  # nobody reads what the others write, but they may not notice for hours
+            useless = {stage.name for stage, process in zip(stages, processes) if process.poll() is None}
+            _kill(processes)
         exits = {stage.name: process.wait() for stage, process in zip(stages, processes)}
     if late.is_set():
         raise PipelineError(f"{' | '.join(exits)} did not end within {timeout:g} s and was killed")
@@ -191,7 +195,7 @@ def run(
     if failure is not None and not isinstance(failure, BrokenPipeError):
         raise failure  # the programs took the end of what was written for the end of the data
     # Who lost its reader is not to blame, unless it is the only one that failed.
-    failed = {name: code for name, code in exits.items() if code}
+    failed = {name: code for name, code in exits.items() if code and name not in useless}
     blamed = {name: code for name, code in failed.items() if code != -signal.SIGPIPE}
     if failure is not None and not blamed:
         reader = stages[1 if relayed else 0].name
