@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import os
 import re
@@ -79,6 +80,7 @@ class Manifest:
     :param positions: LSN range, binlog file and position, GTID, by name.
     :param listing: the tree of a snapshot of files.
     :param document: the whole document, for readers of one engine.
+    :param sha256: of the document as it was read; two backups with equal ones have equal files.
     """
 
     path: str
@@ -94,6 +96,7 @@ class Manifest:
     positions: dict[str, Any] = field(default_factory=dict)
     listing: Listing | None = None
     document: dict[str, Any] = field(default_factory=dict)
+    sha256: str | None = None
 
 
 def parse(path: str, content: bytes) -> Manifest | None:
@@ -141,6 +144,7 @@ def parse(path: str, content: bytes) -> Manifest | None:
         positions=positions,
         listing=listing,
         document=value,
+        sha256=hashlib.sha256(content).hexdigest(),
     )
 
 
@@ -152,11 +156,11 @@ def _entry(path: str, value: Mapping[str, Any], content: Entry | None = None) ->
 
 
 def load(path: str) -> Manifest:
-    """Return the manifest of one of our own backups.
+    """Return the manifest of one of our own backups, where it is no link.
 
     :raises ManifestError: when there is none, or it cannot be used.
     """
-    found = parse(path, _read(path))
+    found = parse(path, _read(path, follow=False))
     if found is None or found.id is None:
         raise ManifestError(f"{path} is not the manifest of a backup that was made by this collection")
     return found
@@ -210,9 +214,9 @@ def find(path: str, is_directory: bool, explicit: str | None) -> Manifest | None
     return None
 
 
-def _read(path: str) -> bytes:
+def _read(path: str, follow: bool = True) -> bytes:
     try:
-        descriptor = open_file(os.path.realpath(path))
+        descriptor = open_file(os.path.realpath(path) if follow else path)
         with os.fdopen(descriptor, "rb") as stream:
             content = stream.read(MAX_SIZE + 1)
     except (Unreadable, OSError) as error:

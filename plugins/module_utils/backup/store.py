@@ -98,7 +98,7 @@ class Store:
 
     def backups(self) -> tuple[list[Kept], list[str]]:
         """Return the finished backups in the order in which they were made, and what is wrong with others."""
-        found, troubles, verdicts, unchanged = [], [], self._verdicts(), self._read(_UNCHANGED)
+        found, troubles, verdicts, unchanged = [], [], self._verdicts(), self.recall(_UNCHANGED)
         for kind in _directories(self.path):
             for name in _directories(os.path.join(self.path, kind)):
                 path = os.path.join(self.path, kind, name)
@@ -116,15 +116,18 @@ class Store:
         return found, troubles
 
     @contextlib.contextmanager
-    def lock(self, purpose: str) -> Iterator[None]:
+    def lock(self, purpose: str, part: str = "") -> Iterator[None]:
         """Hold the source for one program; the lock goes with the process.
 
         :param purpose: what it is held for, for those who find it taken.
+        :param part: what of the source is held, such as its copies in a tier; by default the backups themselves.
         :raises Busy: at once, when another program holds it.
         """
         self._make(self.path)
         try:
-            descriptor = os.open(os.path.join(self.path, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(
+                os.path.join(self.path, f".lock{part and '-'}{part}"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+            )
         except OSError as error:
             raise StoreError(f"cannot lock {self.path}: {error.strerror}") from error
         try:
@@ -208,28 +211,32 @@ class Store:
         present = {kept.id for kept in self.backups()[0]}
         verdicts = {id: entry for id, entry in self._verdicts().items() if id in present}
         verdicts[backup.id] = {"verdict": verdict, "time": now}
-        self._write(_VERDICTS, verdicts)
+        self.remember(_VERDICTS, verdicts)
 
     def set_unchanged(self, backup: Kept, now: float) -> Kept:
         """Remember that the source is still as this backup, the newest one, holds it.
 
         :raises StoreError: when it cannot be written.
         """
-        self._write(_UNCHANGED, {backup.id: now})
+        self.remember(_UNCHANGED, {backup.id: now})
         return dataclasses.replace(backup, unchanged=now)
 
     def _verdicts(self) -> dict[str, dict[str, Any]]:
-        value = self._read(_VERDICTS)
+        value = self.recall(_VERDICTS)
         return {str(id): entry for id, entry in value.items() if isinstance(entry, dict)}
 
     def _next(self) -> int:
         """Return the next sequence number; it is kept apart, so that removed backups do not give theirs back."""
         last = [kept.manifest.sequence for kept in self.backups()[0]]
-        number = max([*last, int(self._read("sequence.json").get("last", 0))]) + 1
-        self._write("sequence.json", {"last": number})
+        number = max([*last, int(self.recall("sequence.json").get("last", 0))]) + 1
+        self.remember("sequence.json", {"last": number})
         return number
 
-    def _read(self, name: str) -> dict[str, Any]:
+    def recall(self, name: str) -> dict[str, Any]:
+        """Return what a state file of the source says; empty when there is none.
+
+        :raises StoreError: when it cannot be used.
+        """
         path = os.path.join(self.path, name)
         if not os.path.lexists(path):
             return {}
@@ -241,7 +248,11 @@ class Store:
             ) from None
         return value if isinstance(value, dict) else {}
 
-    def _write(self, name: str, value: Mapping[str, Any]) -> None:
+    def remember(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write a state file of the source.
+
+        :raises StoreError: when it cannot be written.
+        """
         try:
             content = json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
             files.replace(os.path.join(self.path, name), content, mode=0o600)

@@ -18,10 +18,15 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.op
     Options,
     boolean,
     mapping,
+    number,
     path,
+    texts,
 )
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.source import REQUIRED, Engine
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.prune import Policy
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restic import Location
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.store import NAME
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.tiers import Tier
 
 PATH = "/etc/worklog-maintenance/backup.json"
 
@@ -39,6 +44,8 @@ class Source:
     :param timeout: seconds for one backup.
     :param expect: what must be true of its backups, as for the module ``backup_verify``.
     :param verify: whether every backup is read again as soon as it is made.
+    :param keep: what is kept of its backups on this host.
+    :param tiers: where copies of them go, by name.
     """
 
     name: str
@@ -46,6 +53,8 @@ class Source:
     timeout: float
     expect: Mapping[str, Any]
     verify: bool
+    keep: Policy
+    tiers: dict[str, Tier]
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,29 @@ _SOURCE: Options = {
     "timeout": (units.duration, "12h"),
     "expect": (mapping, {}),
     "verify": (boolean, True),
+    "keep": (mapping, {}),
+    "tiers": (mapping, {}),
 }
+_KEEP: Options = {
+    "age": (units.duration, "7d"),
+    "last": (number, 2),
+    "weekly": (number, 0),
+    "monthly": (number, 0),
+    "fresh": (units.duration, "8d"),
+    "max_share": (units.share, "50%"),
+    "max_pause": (units.duration, "3d"),
+}
+_TIER: Options = {
+    "repository": (str, REQUIRED),
+    "password_file": (path, REQUIRED),
+    "environment_file": (path, None),
+    "options": (texts, []),
+    "timeout": (units.duration, "12h"),
+    "read_share": (units.share, "5%"),
+    "before_prune": (boolean, True),
+}
+#: The tiers: what is kept there by default; None: everything for ever, and no option can change that.
+_TIERS: Mapping[str, Mapping[str, Any] | None] = {"remote": {"age": "90d"}, "offsite": None}
 
 
 def load(file: str) -> Config:
@@ -113,8 +144,37 @@ def parse(value: Any, subject: str) -> Config:
         common = _read(where, {key: given[key] for key in given if key in _SOURCE}, _SOURCE)
         own = {key: given[key] for key in given if key not in _SOURCE}
         options = _read(where, own, engine.OPTIONS, also=_SOURCE)
-        sources[name] = Source(name, engine(options), common["timeout"], common["expect"], common["verify"])
+        sources[name] = Source(
+            name,
+            engine(options),
+            common["timeout"],
+            common["expect"],
+            common["verify"],
+            Policy(**_read(f"{where}: keep", common["keep"], _KEEP)),
+            {str(tier): _tier(where, str(tier), given) for tier, given in common["tiers"].items()},
+        )
     return Config(general["root"], general["min_free"], general["records"], sources)
+
+
+def _tier(subject: str, name: str, given: Any) -> Tier:
+    where = f"{subject}: tier '{name}'"
+    if name not in _TIERS:
+        raise ConfigError(f"{where} is not known; the tiers are {', '.join(_TIERS)}")
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{where} must be a mapping")
+    default = _TIERS[name]
+    if default is None and "keep" in given:
+        raise ConfigError(f"{where} is kept for ever: it has no keep, and nothing here can remove what is in it")
+    found = _read(where, {key: given[key] for key in given if key != "keep"}, _TIER, also=("keep",))
+    keep = None
+    if default is not None:
+        own = given.get("keep") or {}
+        keep = Policy(**_read(f"{where}: keep", {**default, **own} if isinstance(own, Mapping) else own, _KEEP))
+    try:
+        location = Location(**{key: found[key] for key in found if key not in ("read_share", "before_prune")})
+    except ValueError as error:
+        raise ConfigError(f"{where} must have {error}") from None
+    return Tier(name, location, found["read_share"], found["before_prune"], keep)
 
 
 def _read(subject: str, value: Any, options: Options, also: Iterable[str] = ()) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.worklog.maintenance.plugins.module_utils import units
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make import config
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.source import REQUIRED, Engine
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.prune import Policy
 
 
 class Sample(Engine):
@@ -28,6 +29,21 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def source(**options: Any) -> dict[str, Any]:
     return {"sources": {"one": {"engine": "sample", "database": "worklog", **options}}}
+
+
+TIER = {"repository": "/mnt/backups", "password_file": "/etc/restic.password"}
+
+
+def test_what_is_kept_where() -> None:
+    given = {"remote": {**TIER, "read_share": "10%"}, "offsite": {**TIER, "before_prune": False}}
+    one = config.parse(source(keep={"age": "3d", "weekly": 4}, tiers=given), "backup.json").sources["one"]
+    assert one.keep == Policy(age=3 * 86400.0, weekly=4)
+    remote, offsite = one.tiers["remote"], one.tiers["offsite"]
+    assert remote.keep == Policy(age=90 * 86400.0)
+    assert (remote.read_share, remote.before_prune, remote.location.repository) == (0.1, True, "/mnt/backups")
+    assert (offsite.keep, offsite.before_prune) == (None, False)
+    plain = config.parse(source(), "backup.json").sources["one"]
+    assert (plain.keep, plain.tiers) == (Policy(), {})
 
 
 def test_defaults_and_values() -> None:
@@ -53,6 +69,20 @@ def test_defaults_and_values() -> None:
         (source(timout="1d"), "there is no option 'timout'; did you mean 'timeout'?"),
         (source(every="soon"), "every is 'soon', but must be a number of seconds"),
         (source(verify="yes"), "verify is 'yes', but must be true or false"),
+        (source(keep={"ago": "7d"}), "source 'one': keep: there is no option 'ago'; did you mean 'age'?"),
+        (source(keep={"last": -1}), "source 'one': keep: last is -1, but must be a whole number, 0 or more"),
+        (source(keep=7), "source 'one': keep is 7, but must be a mapping"),
+        (source(tiers={"cloud": {}}), "tier 'cloud' is not known; the tiers are remote, offsite"),
+        (source(tiers={"remote": {}}), "tier 'remote': repository is missing"),
+        (source(tiers={"remote": {**TIER, "keep": {"age": "x"}}}), "tier 'remote': keep: age is 'x', but must be"),
+        (source(tiers={"remote": {**TIER, "kep": {}}}), "there is no option 'kep'; did you mean 'keep'?"),
+        (source(tiers={"remote": {**TIER, "options": "x"}}), "options is 'x', but must be a list of texts"),
+        (
+            source(tiers={"remote": {**TIER, "options": ["sftp.command=ssh -o StrictHostKeyChecking=no"]}}),
+            "tier 'remote' must have options that check the key of the other host",
+        ),
+        (source(tiers={"offsite": {**TIER, "keep": {}}}), "tier 'offsite' is kept for ever: it has no keep"),
+        (source(tiers={"offsite": {**TIER, "keep": None}}), "tier 'offsite' is kept for ever: it has no keep"),
     ],
 )
 def test_mistakes(value: Any, words: str) -> None:
