@@ -11,9 +11,9 @@ description:
   - Reads every byte of every backup once, decompresses all of it, follows its format to the end, and compares what it
     found with what was expected. Nothing is extracted and nothing is written into a backup.
   - Understands plain files, directory trees, gzip, xz, bzip2 and zstd, tar (GNU, pax, ustar), dumps of
-    C(mariadb-dump) and C(mysqldump), binary logs of MariaDB and MySQL, C(mariadb-backup) and C(xtrabackup)
-    directories and streams, tablespaces of InnoDB, C(mongodump) directories and archives, Redis RDB
-    and AOF files, and such files inside a tar archive or a directory.
+    C(mariadb-dump) and C(mysqldump), directories of C(mydumper), directories and streams of C(mariadb-backup) and
+    C(xtrabackup), tablespaces of InnoDB, binary logs of MariaDB and MySQL, C(mongodump) directories and archives, Redis
+    RDB and AOF files, and such files inside a tar archive or a directory.
   - Damage after the backup was made is found by checksums. Damage while it was made, such as an empty table or a dump
     of the wrong database, can only be found by an expectation. So without one the best verdict is V(structure_ok).
   - A file C(manifest.json) in the directory of the backup, or C(<file>.sha256) beside a file, is used when it is there.

@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup import lsn_chain
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import expect
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.check import verify
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.content import Limits
@@ -46,6 +48,25 @@ MADE: dict[str, tuple[list[str], str]] = {
     "worklog.tar.bz2": (["tar", "-jcf", "{}", f"{PLACE}/dump/worklog"], "structure_ok"),
     "dumps.tar.gz": (["tar", "-zcf", "{}", "-C", PLACE, "worklog.sql", "dump.rdb", "worklog.archive"], "structure_ok"),
     "copy": (["rsync", "--archive", f"{PLACE}/dump/", "{}/"], "structure_ok"),
+    "full": (["mariadb-backup", "--backup", "--user=root", "--target-dir={}"], "structure_ok"),
+    "inc": (["mariadb-backup", "--backup", "--user=root", f"--incremental-basedir={PLACE}/full", "--target-dir={}"],
+            "structure_ok"),
+    "part": (["mariadb-backup", "--backup", "--user=root", "--tables=worklog[.]records$", "--target-dir={}"],
+             "structure_ok"),
+    "full.xb.gz": (["bash", "-o", "pipefail", "-c",
+                    "mariadb-backup --backup --user=root --parallel=4 --stream=mbstream | gzip > $1", "-", "{}"],
+                   "structure_ok"),
+    "inc.xb.zst": (["bash", "-o", "pipefail", "-c", "mariadb-backup --backup --user=root --stream=mbstream "
+                    f"--incremental-basedir={PLACE}/full | zstd -q > $1", "-", "{}"], "structure_ok"),
+    "prepared": (["bash", "-c", f"cp -a {PLACE}/full $1 && mariadb-backup --prepare --target-dir=$1", "-", "{}"],
+                 "structure_ok"),
+    "my": (["mydumper", "--user=root", "--database=worklog", "--triggers", "--routines", "--build-empty-files",
+            "--outputdir={}"], "structure_ok"),
+    "my-gz": (["mydumper", "--user=root", "--compress", "--rows=100", "--outputdir={}"], "structure_ok"),
+    # closed logs and the one that is being written
+    "binlogs": (["bash", "-c", "mariadb -e 'FLUSH BINARY LOGS; FLUSH BINARY LOGS' && mkdir $1 && "
+                 "cp /var/lib/mysql/binlog.0* $1", "-", "{}"], "structure_ok"),
+    "binlogs.tar.gz": (["tar", "-zcf", "{}", "-C", PLACE, "binlogs"], "structure_ok"),
 }  # fmt: skip
 
 
@@ -84,12 +105,82 @@ def test_whole_backups_pass(made: Path, name: str) -> None:
     assert result.verdict == MADE[name][1], result.findings
 
 
+def test_every_table_of_the_server_is_in_a_mariadb_backup(lab: Any, made: Path) -> None:
+    query = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'worklog' AND engine = 'InnoDB'"
+    tables = lab.exec("db1", ["mariadb", "--batch", "--skip-column-names", "--execute", query]).stdout.split()
+    assert tables
+    for name in ("full", "full.xb.gz", "prepared"):
+        assert check(made / name, tables=[f"worklog.{table}" for table in tables]).verdict == "verified"
+
+
+def test_a_backup_and_its_increment_tell_that_they_follow_each_other(made: Path) -> None:
+    (full,) = check(made / "full").attributes["mariabackup"]
+    (inc,) = check(made / "inc").attributes["mariabackup"]
+    chain = [lsn_chain.Backup("full", False, full["from_lsn"], full["to_lsn"], full["uuid"]),
+             lsn_chain.Backup("inc", True, inc["from_lsn"], inc["to_lsn"], inc["uuid"], full["uuid"])]  # fmt: skip
+    assert lsn_chain.chain(chain) == []
+    assert lsn_chain.chain(chain[1:])
+    (prepared,) = check(made / "prepared").attributes["mariabackup"]
+    assert (prepared["prepared"], full["prepared"]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        (lambda data: data[:-16384], "innodb.cut"),
+        (lambda data: data[:50000] + bytes([data[50000] ^ 4]) + data[50001:], "innodb.checksum"),
+        (lambda data: data[:16384] + bytes(4096) + data[20480:], "innodb.checksum"),
+        (lambda data: None, "mariabackup.missing"),
+    ],
+)
+def test_damage_of_a_tablespace_is_found_as_innochecksum_finds_it(
+    lab: Any, made: Path, tmp_path: Path, damage: Callable[[bytes], bytes | None], found: str
+) -> None:
+    shutil.copytree(made / "full", tmp_path / "full")
+    table = tmp_path / "full" / "worklog" / "records.ibd"
+    broken = damage(table.read_bytes())
+    if broken is None:
+        table.unlink()
+    else:
+        table.write_bytes(broken)
+    result = check(tmp_path / "full")
+    assert result.verdict == "damaged"
+    assert [finding.check for finding in result.findings if finding.severity == "critical"] == [found]
+    if found == "innodb.checksum":
+        subprocess.run(
+            ["docker", "cp", str(table), f"{lab.container('db1')}:{PLACE}/broken.ibd"], check=True, timeout=60
+        )
+        assert lab.exec("db1", ["innochecksum", f"{PLACE}/broken.ibd"], check=False).returncode != 0
+
+
+def test_binary_logs_are_read_as_the_server_reads_them(lab: Any, made: Path) -> None:
+    logs = check(made / "binlogs").attributes["binlogs"]
+    assert logs == check(made / "binlogs.tar.gz").attributes["binlogs"]
+    assert [log["in_use"] for log in logs] == [False] * (len(logs) - 1) + [True]
+    listed = lab.exec("db1", ["mariadb", "-BNe", "SHOW BINARY LOGS"]).stdout.split()[::2]
+    assert [log["name"] for log in logs] == [name for name in listed if name <= logs[-1]["name"]]
+    shown = lab.exec("db1", ["mariadb-binlog", f"{PLACE}/binlogs/{logs[-1]['name']}"]).stdout
+    state = re.search(r"Gtid list \[([^\]]*)\]", shown)
+    assert state is not None
+    assert logs[-1]["start"] == state.group(1).replace(",\n# ", ",")
+
+
+def test_a_lost_binary_log_is_found_and_told_with_its_times(lab: Any, made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "binlogs", tmp_path / "binlogs")
+    logs = check(made / "binlogs").attributes["binlogs"]
+    busy = next(log for log in logs[1:-1] if log["start"] != log["end"])
+    (tmp_path / "binlogs" / busy["name"]).unlink()
+    result = check(tmp_path / "binlogs")
+    assert result.verdict == "damaged"
+    assert re.search(rf"{busy['name']} is missing: the transactions from \S+Z to \S+Z are not there", result.sentence())
+
+
 def rows(lab: Any, table: str) -> int:
     query = ["mariadb", "--batch", "--skip-column-names", "--execute", f"SELECT COUNT(*) FROM worklog.{table}"]
     return int(lab.exec("db1", query).stdout)
 
 
-@pytest.mark.parametrize("name", [name for name in MADE if re.search(r"^(?!compact).*\.sql$|^dumps", name)])
+@pytest.mark.parametrize("name", [name for name in MADE if re.search(r"^(?!compact).*\.sql$|^dumps|^my", name)])
 def test_rows_are_counted_as_the_server_counts_them(lab: Any, made: Path, name: str) -> None:
     exact = {f"worklog.{table}": rows(lab, table) for table in ("records", "authors")}
     assert exact["worklog.records"] > 0

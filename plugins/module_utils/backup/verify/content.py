@@ -12,11 +12,12 @@ from functools import partial
 from typing import Any
 
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.reading import ahead
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import formats
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import formats, mydumper
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.decoders import Decoder
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.mariabackup import XbstreamWalker
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.members import Members, printable
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.related import Related
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.sqldump import SqlDumpWalker
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.tar import Sink, TarWalker
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.text import EnvWalker
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.walker import Problem, Walker
@@ -334,8 +335,11 @@ class Content:
             return
         if not complete:
             del walker.problems[before:]
-        if walker.facts.part is not None:
-            self._inspection.related.part(self._name, walker.facts.part)
+        part = walker.facts.part
+        if isinstance(walker, SqlDumpWalker) and self._inside and complete:
+            part = mydumper.unended(self._subject, walker)
+        if part is not None:
+            self._inspection.related.part(self._name, part)
         self._inspection.absorb(self._subject, walker, self._inside)
 
     def _broken(self, walker: Walker, error: Exception) -> None:

@@ -41,19 +41,37 @@ _PRESET = 0xFFFFFFFF
 
 
 def right(pieces: Sequence[bytes], checksum: int) -> bool:
-    """Return whether the exclusive or of the CRC-32C of all pieces, of four bytes or so at least, is the checksum."""
+    """Return whether the exclusive or of the CRC-32C of all pieces is the checksum."""
+    return all_right([(pieces, checksum)])
+
+
+def all_right(pages: Sequence[tuple[Sequence[bytes], int]]) -> bool:
+    """Return whether all of these checksums are right; the longest piece must have the same length everywhere.
+
+    They are divided together, each moved by another power of x, so that errors do not cancel each other out but for one
+    chance in four thousand million.
+    """
     if _compiled is not None:
-        for piece in pieces:
-            checksum ^= _compiled(piece)
-        return not checksum
+        for pieces, checksum in pages:
+            for piece in pieces:
+                checksum ^= _compiled(piece)
+            if checksum:
+                return False
+        return True
     from_bytes = int.from_bytes
-    length = max(map(len, pieces))
-    value = checksum << 8 * length
-    for piece in pieces:
-        # Each begins with all bits set and ends with all bits inverted; all end at the same place.
-        register = from_bytes(piece, "little") ^ _PRESET ^ _PRESET << 8 * len(piece)
-        value ^= register << 8 * (length - len(piece))
-    return _vanishes(value, 8 * length + 32)
+    length = max(map(len, pages[0][0]))
+    total = begin = end = 0
+    for shift, (pieces, checksum) in enumerate(pages):
+        # Each piece begins with all bits set and ends with all bits inverted; all end at the same place.
+        for piece in pieces:
+            if len(piece) == length:
+                total ^= from_bytes(piece, "little") << 8 * shift
+                begin ^= _PRESET << 8 * shift
+            else:
+                total ^= (from_bytes(piece, "little") ^ _PRESET) << 8 * (length - len(piece) + shift)
+            checksum ^= _PRESET
+        end ^= checksum << 8 * shift
+    return _vanishes(total ^ begin ^ end << 8 * length, 8 * length + 24 + 8 * len(pages))
 
 
 def _vanishes(value: int, bits: int) -> bool:

@@ -33,6 +33,8 @@ _NO_CHECKSUM = 0xDEADBEEF
 _CHANGED = frozenset((14, 15, 16, 17, 34354, 37401))
 #: Pages of one file whose checksum is InnoDB's own, which are computed byte by byte: the others are not checked.
 _SLOW = 64
+#: Pages whose checksums are looked at together.
+_TOGETHER = 32
 _KINDS = ("full", "old", "zip")
 _END = 0xFFFFFFFF
 _SIZES = (1024, 2048, 4096, 8192, 16384, 32768, 65536)
@@ -101,9 +103,11 @@ class _Pages(Walker):
         self._wrong: dict[str, tuple[int, int, int]] = {}
         self._slow = self._none = self._changed = 0
         self._lost = False
+        #: Pages whose checksums are still to be looked at, together: number, place, type, LSN.
+        self._waiting: list[tuple[bytes, int, int, int, int]] = []
 
-    def _note(self, what: str, number: int) -> None:
-        count, first, offset = self._wrong.get(what, (0, number, self._at))
+    def _note(self, what: str, number: int, at: int) -> None:
+        count, first, offset = self._wrong.get(what, (0, number, at))
         self._wrong[what] = (count + 1, first, offset)
 
     def _take(self, page: bytes, number: int) -> None:
@@ -115,25 +119,40 @@ class _Pages(Walker):
         if number in self._skipped:
             return
         if own != number:
-            self._note("number", number)
+            self._note("number", number, self._at)
             return
         length = (kind & 0x7FFF) << 8
         if kind & 0x8000 and 0 < length <= len(page) and self._kind in ("full", None):
             # compressed by the server: its tablespace is not told
-            good = crc32c.right((page[: length - 4],), int.from_bytes(page[length - 4 : length], "big"))
-        else:
-            if self._space is None:
-                self._space = space
-            if space != self._space:
-                self._note("space", number)
-                return
-            good = self._right(page, kind)
-        if not good:
-            self._note("checksum", number)
-        elif lsn > self._lsn:
-            self._lsn = lsn
+            if crc32c.right((page[: length - 4],), int.from_bytes(page[length - 4 : length], "big")):
+                self._lsn = max(self._lsn, lsn)
+            else:
+                self._note("checksum", number, self._at)
+            return
+        if self._space is None:
+            self._space = space
+        if space != self._space:
+            self._note("space", number, self._at)
+            return
+        self._waiting.append((page, number, self._at, kind, lsn))
+        if self._kind is None or len(self._waiting) >= _TOGETHER:
+            self._settle()
 
-    def _right(self, page: bytes, kind: int) -> bool:
+    def _settle(self) -> None:
+        """Look at the checksums of the pages that wait for it."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        sums = [self._sums(page, self._kind) for page, *_rest in waiting] if self._kind else [None]
+        good = [found for found in sums if found is not None]
+        together = len(good) == len(waiting) and crc32c.all_right(good)
+        for page, number, at, kind, lsn in waiting:
+            if not together and not self._right(page, kind, at):
+                self._note("checksum", number, at)
+            elif lsn > self._lsn:
+                self._lsn = lsn
+
+    def _right(self, page: bytes, kind: int, at: int) -> bool:
         """Return whether a page's checksum is right, as far as that can be told."""
         if self._kind is None:
             self._kind = next((found for found in _KINDS if self._matches(page, found)), None)
@@ -143,7 +162,7 @@ class _Pages(Walker):
             return True
         if self._kind == "full":
             return False
-        if kind in _CHANGED or (page[26:30] != bytes(4) and self._at):
+        if kind in _CHANGED or (page[26:30] != bytes(4) and at):
             self._changed += 1
             return True
         if page[:4] == _SIZE.pack(_NO_CHECKSUM):
@@ -159,16 +178,22 @@ class _Pages(Walker):
         return False
 
     def _matches(self, page: bytes, kind: str) -> bool:
+        sums = self._sums(page, kind)
+        return sums is not None and crc32c.right(*sums)
+
+    def _sums(self, page: bytes, kind: str) -> tuple[tuple[bytes, ...], int] | None:
+        """Return what the CRC-32C of a page is made of and what it must be; None: it contradicts itself."""
         if kind == "full":
-            return page[20:24] == page[-8:-4] and crc32c.right((page[:-4],), int.from_bytes(page[-4:], "big"))
+            return ((page[:-4],), int.from_bytes(page[-4:], "big")) if page[20:24] == page[-8:-4] else None
         stored = int.from_bytes(page[:4], "big")
         if kind == "zip":
-            return crc32c.right((page[4:16], page[24:26], page[34:]), stored)
+            return (page[4:16], page[24:26], page[34:]), stored
         if page[:4] != page[-8:-4] or page[20:24] != page[-4:]:
-            return False
-        return crc32c.right((page[4:26], page[38:-8]), stored)
+            return None
+        return (page[4:26], page[38:-8]), stored
 
     def _judge(self) -> None:
+        self._settle()
         for what, text in (
             ("checksum", "{count} of {all} pages have a wrong checksum, the first is page {first}"),
             ("number", "{count} of {all} pages say that they are other ones, the first is page {first}"),

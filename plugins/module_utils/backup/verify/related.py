@@ -15,13 +15,17 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify 
     formats,
     mariabackup,
     mongodump,
+    mydumper,
     redis_aof,
 )
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.innodb import Space
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.walker import Problem
 
 _KEPT = ("prelude.json", ".metadata.json", ".aof.manifest", ".meta", ".frm")
-_NAMED = (*_KEPT, ".bson", ".aof", ".rdb", ".ibd", ".delta", "ib_logfile0", "xtrabackup_logfile")
+_NAMED = (*_KEPT, ".bson", ".aof", ".rdb", ".ibd", ".delta", ".sql", ".dat", "ib_logfile0", "xtrabackup_logfile")
+
+#: No compression makes more of nothing, in bytes.
+_EMPTY = 40
 
 #: Of a table's definition only the beginning is kept.
 _BEGINNING = 64
@@ -42,11 +46,13 @@ class Related:
         self._full = False
         self._logs: dict[str, binlogs.Log | None] = {}
         self._spaces: dict[str, Space] = {}
+        self._unended: dict[str, mydumper.Unended] = {}
 
     def add(self, path: str, size: int) -> Keep | None:
         """Take a file; return what wants its content, if anything does."""
         base = path[:-3] if path.endswith(".gz") else path
-        described = mariabackup.DESCRIPTION.match(base) is not None
+        described = mariabackup.DESCRIPTION.match(base) is not None or _last(base) in mydumper.METADATA
+        base = formats.promised_codec(path)[1]
         if not base.endswith(_NAMED) and not described:
             name = formats.promised_codec(path)[1]
             if binlogs.NAME.match(name) and len(self._logs) < _MAX_NAMES:
@@ -60,6 +66,8 @@ class Related:
             return None
         longest = _BEGINNING if base.endswith(".frm") else _MAX_FILE
         size = min(size, longest) if longest == _BEGINNING else size
+        if size > longest and _last(base) in mydumper.METADATA:
+            return None  # many programs have a file of this name
         if size > longest or self._kept + size > _MAX_CONTENT:
             self._full = True
             return None
@@ -73,6 +81,8 @@ class Related:
             self._logs[path] = part
         elif isinstance(part, Space) and len(self._spaces) < _MAX_NAMES:
             self._spaces[path] = part
+        elif isinstance(part, mydumper.Unended):
+            self._unended[path] = part
 
     def judge(
         self, counts: dict[str, dict[str, int | None]], attributes: dict[str, Any]
@@ -83,10 +93,21 @@ class Related:
             could not hold are put right.
         :param attributes: what else the formats told; what the files together tell is added.
         """
-        if self._full:
-            return [], ["the descriptions of tables and collections: there are too many to be kept"]
         problems = [("", problem) for problem in self._judge_logs(attributes)]
+        if self._full:
+            problems += self._judge_sql({}, counts)
+            return problems, ["the descriptions of tables and collections: there are too many to be kept"]
         unchecked: list[str] = []
+        dumps = {}
+        for path in self._contents:
+            folder = path[: -len(_last(path))]
+            if _last(path) in mydumper.METADATA and folder not in dumps:
+                tables = mydumper.judge(folder, self._sizes(), self._read(path), self._unended)
+                if tables is not None:
+                    dumps[folder] = tables
+                    unchecked += tables.unchecked
+                    attributes.setdefault("mydumper", []).append({"path": folder.rstrip("/"), **tables.values})
+        problems += self._judge_sql(dumps, counts)
         for root in sorted({found["root"] for found in map(mariabackup.DESCRIPTION.match, self._contents) if found}):
             backup = mariabackup.judge(root, self._names, self._read, self._spaces)
             if backup is not None:
@@ -107,6 +128,32 @@ class Related:
                 parts = redis_aof.read_manifest(self._read(path) or b"", beside)
                 problems += [("", problem) for problem in parts.problems]
         return problems, unchecked
+
+    def _sizes(self) -> dict[str, int]:
+        """Return the files without the endings of compression, and 0 for the size of those that hold nothing."""
+        sizes = {}
+        for path, size in self._names.items():
+            codec, name = formats.promised_codec(path)
+            sizes[name] = 0 if codec is not None and size <= _EMPTY else size
+        return sizes
+
+    def _judge_sql(
+        self, dumps: dict[str, mydumper.Dump], counts: dict[str, dict[str, int | None]]
+    ) -> list[tuple[str, Problem]]:
+        """Return what is wrong with files of SQL that have no end mark: those of mydumper need none."""
+        problems = [("", problem) for dump in dumps.values() for problem in dump.problems]
+        found = [dump.counts for dump in dumps.values()]
+        for path, file in self._unended.items():
+            if path[: -len(_last(path))] not in dumps:
+                problems.append((file.subject, file.problem))
+                found.append(file.counts)
+        for part in found:
+            for database, tables in part.items():
+                known = counts.setdefault(database, {})
+                for table, rows in tables.items():
+                    before = known.get(table, 0)
+                    known[table] = None if rows is None or before is None else before + rows
+        return problems
 
     def _judge_logs(self, attributes: dict[str, Any]) -> list[Problem]:
         """Return what is wrong with binary logs one after the other; those of one folder and name belong together."""
@@ -159,6 +206,10 @@ class Keep:
 
     def close(self, complete: bool = True) -> None:
         """Take the end."""
+
+
+def _last(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def _rename(counts: dict[str, dict[str, int | None]], streams: Mapping[str, tuple[str, str]]) -> None:

@@ -56,6 +56,19 @@ def test_pieces_are_combined() -> None:
         assert not crc32c.right(pieces[::-1][:1], checksum)
 
 
+def test_pages_together() -> None:
+    source = random.Random(2)
+    pages = [((page[4:26], page[38:-8]), slow(page[4:26]) ^ slow(page[38:-8])) for page in (
+        source.randbytes(4096) for _unused in range(9))]  # fmt: skip
+    assert crc32c.all_right(pages)
+    assert crc32c.all_right(pages[:1])
+    # the same error in two pages does not cancel itself out
+    for wrong in ((3,), (0, 8), (1, 2, 5)):
+        broken = [(pieces, checksum ^ 64 if number in wrong else checksum)
+                  for number, (pieces, checksum) in enumerate(pages)]  # fmt: skip
+        assert not crc32c.all_right(broken)
+
+
 def test_the_compiled_one_gives_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crc32c, "_compiled", slow)
     assert crc32c.right([b"123456789"], 0xE3069283)
