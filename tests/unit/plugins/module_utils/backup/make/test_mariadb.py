@@ -260,7 +260,8 @@ HEADS: list[tuple[bytes, Position | None]] = [
     ),
     (
         b"-- MySQL dump 10.13  Distrib 8.0.36, for Linux (x86_64)\n--\n-- Position to start replication or "
-        b"point-in-time recovery from\n--\n\n-- CHANGE REPLICATION SOURCE TO SOURCE_LOG_FILE='binlog.000007', SOURCE_LOG_POS=157;\n"
+        b"point-in-time recovery from\n--\n\n"
+        b"-- CHANGE REPLICATION SOURCE TO SOURCE_LOG_FILE='binlog.000007', SOURCE_LOG_POS=157;\n"
         b"\n--\n-- Current Database: `shop`\n--\n",
         Position("binlog.000007", 157),
     ),
