@@ -37,7 +37,7 @@ _INFO = ("xtrabackup_info", "mariadb_backup_info")
 
 _TROUBLE = re.compile(r"\[(?:error|warning)\]|\b(?:fatal error|error|warning):", re.IGNORECASE)
 _ROUTINE = re.compile(r"\b(?:Streaming|Copying|Copied|Compressing|copied successfully)\b")
-_STAMP = re.compile(r"^(?:\[\d+\] )?\d{4}-\d\d-\d\d[ T]+[\d:.]+(?:Z)?\s*(?:\d+ )?")
+_STAMP = re.compile(r"^(?:\[\d+\] )?\d{4}-\d\d-\d\d[ T]+[\d:.]+(?:Z|[+-]\d\d:\d\d)?\s*(?:\d+ )?")
 _BINLOG = re.compile(r"filename '([^']+)', position '(\d+)'(?:, GTID of the last change '([^']*)')?", re.DOTALL)
 
 #: Lines of a log that go to the manifest at most.

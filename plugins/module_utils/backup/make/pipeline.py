@@ -32,6 +32,9 @@ _BLOCK = 1 << 20
 #: Linux: set the capacity of a pipe; what the kernel gives without it makes the programs wait for each other.
 _F_SETPIPE_SZ = 1031
 
+#: Seconds for a program to notice that its reader has ended.
+_GRACE = 2.0
+
 
 class PipelineError(Exception):
     """A program failed, could not be started or did not end in time, or its output could not be kept."""
@@ -186,7 +189,9 @@ def run(
         own = None if last is None else _keep(last, target, None if feeder else watch)
         useless: set[str] = set()
         if processes and processes[-1].wait():  # nobody reads what the others write, but they may not notice for hours
-            useless = {stage.name for stage, process in zip(stages, processes) if process.poll() is None}
+            useless = {stage.name for stage, process in zip(stages, processes) if not _ends(process)}
+        failure = feeder.failure if feeder else None
+        if useless or (failure is not None and not isinstance(failure, BrokenPipeError)):
             _kill(processes)
         exits = {stage.name: process.wait() for stage, process in zip(stages, processes)}
     if late.is_set():
@@ -303,6 +308,13 @@ def _started(
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
                     pipe.close()
+
+
+def _ends(process: subprocess.Popen[bytes]) -> bool:
+    """Return whether a program ends by itself now."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=_GRACE)
+    return process.returncode is not None
 
 
 def _kill(processes: Sequence[subprocess.Popen[bytes]]) -> None:
