@@ -70,7 +70,7 @@ def test_defaults_and_values() -> None:
         (source(every="soon"), "every is 'soon', but must be a number of seconds"),
         (source(verify="yes"), "verify is 'yes', but must be true or false"),
         (source(keep={"ago": "7d"}), "source 'one': keep: there is no option 'ago'; did you mean 'age'?"),
-        (source(keep={"last": -1}), "source 'one': keep: last is -1, but must be a whole number, 0 or more"),
+        (source(keep={"last": -1}), "source 'one': keep: last is -1, but must be a number that is not negative"),
         (source(keep=7), "source 'one': keep is 7, but must be a mapping"),
         (source(tiers={"cloud": {}}), "tier 'cloud' is not known; the tiers are remote, offsite"),
         (source(tiers={"remote": {}}), "tier 'remote': repository is missing"),
