@@ -46,27 +46,33 @@ class Outcome:
         """Return why nothing went that was to go, or may ever go as things are."""
         return "; ".join(self.plan.refusals.values()) or None
 
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the plan as the module and the program return it."""
+        return [
+            {
+                "subject": self.subject,
+                "id": decision.backup.id,
+                "path": decision.backup.path,
+                "kind": decision.backup.manifest.kind,
+                "sequence": decision.backup.manifest.sequence,
+                "verdict": decision.backup.verdict,
+                "size": decision.backup.size,
+                "keep": decision.keep,
+                "reason": decision.reason,
+            }
+            for decision in self.plan.decisions
+        ]
+
     def as_dict(self) -> dict[str, Any]:
-        """Return the outcome as the module and the program return it."""
+        """Return the outcome as the program prints it for other programs."""
         return {
             "subject": self.subject,
-            "plan": [
-                {
-                    "id": decision.backup.id,
-                    "path": decision.backup.path,
-                    "kind": decision.backup.manifest.kind,
-                    "sequence": decision.backup.manifest.sequence,
-                    "verdict": decision.backup.verdict,
-                    "size": decision.backup.size,
-                    "keep": decision.keep,
-                    "reason": decision.reason,
-                }
-                for decision in self.plan.decisions
-            ],
+            "plan": self.rows(),
             "deleted": self.deleted,
             "freed": self.freed,
             "refused": self.refused,
             "failed": self.failed,
+            "findings": [finding.as_dict() for finding in self.findings],
         }
 
 

@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(config: configuration.Config, options: argparse.Namespace) -> int:
     """Make a backup, and verify it if the source asks for it."""
-    source = _source(config, options.source)
+    source = configuration.find(config, options.source)
     with _recorded(config, options, "backup", "backup.make", f"{source.name} {options.kind}") as work:
         kept = job.make(config, source, options.kind, clock=time.time, say=_say)
         work.details |= {"path": kept.path, "id": kept.id, "bytes": kept.size, "positions": kept.manifest.positions}
@@ -86,7 +86,7 @@ def _run(config: configuration.Config, options: argparse.Namespace) -> int:
 
 def _prune(config: configuration.Config, options: argparse.Namespace) -> int:
     """Tell the plan for each place, and remove what may go."""
-    source = _source(config, options.source)
+    source = configuration.find(config, options.source)
     say = _quiet if options.json else _say
     outcomes = []
     for place in [options.place] if options.place else keeping.prunable(source):
@@ -119,7 +119,7 @@ def _tell(outcome: pruning.Outcome, dry: bool) -> None:
 
 def _copy(config: configuration.Config, options: argparse.Namespace) -> int:
     """Copy to each tier; one that fails does not keep the others from theirs."""
-    source = _source(config, options.source)
+    source = configuration.find(config, options.source)
     if not source.tiers:
         raise configuration.ConfigError(f"{source.name} has no tiers")
     errors: list[Exception] = []
@@ -144,7 +144,7 @@ def _copy(config: configuration.Config, options: argparse.Namespace) -> int:
 
 def _fetch(config: configuration.Config, options: argparse.Namespace) -> int:
     """Bring a backup back from a tier."""
-    source = _source(config, options.source)
+    source = configuration.find(config, options.source)
     with _recorded(config, options, "backup_fetch", "backup.fetch", f"{source.name} {options.tier}") as work:
         kept = keeping.fetch(config, source, options.tier, options.backup, now=time.time(), say=_say)
         work.details |= {"path": kept.path, "id": kept.id, "bytes": kept.size}
@@ -153,14 +153,14 @@ def _fetch(config: configuration.Config, options: argparse.Namespace) -> int:
 
 def _init(config: configuration.Config, options: argparse.Namespace) -> int:
     """Make the repository of a tier."""
-    source = _source(config, options.source)
+    source = configuration.find(config, options.source)
     _say(f"made the repository {keeping.create(source, options.tier)} for {source.name} {options.tier}")
     return OK
 
 
 def _verify(config: configuration.Config, options: argparse.Namespace) -> int:
     """Read backups again and remember the verdicts."""
-    source = _source(config, options.source)
+    source = configuration.find(config, options.source)
     place = store.Store(config.root, source.name)
     with place.lock("verification"):
         backups, troubles = place.backups()
@@ -184,7 +184,7 @@ def _list(config: configuration.Config, options: argparse.Namespace) -> int:
     names = [options.source] if options.source else sorted({*config.sources, *store.sources(config.root)})
     rows: list[dict[str, Any]] = []
     if options.tier:
-        rows, names = keeping.catalog(config, _source(config, options.source or ""), options.tier), []
+        rows, names = keeping.catalog(config, configuration.find(config, options.source or ""), options.tier), []
     for name in names:
         backups, troubles = store.Store(config.root, name).backups()
         for trouble in troubles:
@@ -268,12 +268,6 @@ def _recorded(
     config: configuration.Config, options: argparse.Namespace, what: str, check: str, subject: str
 ) -> contextlib.AbstractContextManager[trace.Trace]:
     return trace.recorded(config.records, what, check, subject, options.run_id)
-
-
-def _source(config: configuration.Config, name: str) -> configuration.Source:
-    if name not in config.sources:
-        raise configuration.ConfigError(f"there is no source '{name}'; there are {', '.join(config.sources) or 'none'}")
-    return config.sources[name]
 
 
 def _stop(*_unused: object) -> None:

@@ -156,6 +156,16 @@ def parse(value: Any, subject: str) -> Config:
     return Config(general["root"], general["min_free"], general["records"], sources)
 
 
+def find(config: Config, name: str) -> Source:
+    """Return a source.
+
+    :raises ConfigError: when there is none of this name.
+    """
+    if name not in config.sources:
+        raise ConfigError(f"there is no source '{name}'; there are {', '.join(config.sources) or 'none'}")
+    return config.sources[name]
+
+
 def _tier(subject: str, name: str, given: Any) -> Tier:
     where = f"{subject}: tier '{name}'"
     if name not in _TIERS:
