@@ -265,12 +265,14 @@ def _copy(
     stages, suffix = packing
     if path != local and not suffix:
         return found
-    head = stages[0].argv if stages else ["cat"]
-    output = work.stream([Stage([*head, "--", path])], name + suffix)
+    output = work.stream([Stage(["cat", "--", path]), *stages], name + suffix)
     made.files[name + suffix] = output.entry
     made.exits.update(output.exits)
-    if os.path.getsize(path) != size:
-        raise MakeError(f"{name} was changed while it was copied")
+    copied = (output.entry.content or output.entry).size
+    if copied != size:
+        raise MakeError(
+            f"{name} was changed while it was copied: {copied} bytes, but the server says that it has {size}"
+        )
     if path != local:
         os.unlink(path)
     return found

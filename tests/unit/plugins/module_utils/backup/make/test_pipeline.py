@@ -129,36 +129,6 @@ def test_last_words(tmp_path: Path) -> None:
     assert "cannot be read" in last_words(str(tmp_path / "none"))
 
 
-def test_the_first_program_is_watched_before_the_next_one_changes_it(tmp_path: Path) -> None:
-    content = bytes(range(256)) * 20_000
-    (tmp_path / "data").write_bytes(content)
-    for number, rest in enumerate(([], [Stage(["tr", "\\000-\\377", "a"])], [Stage(["tr", "a", "b"]), Stage(["cat"])])):
-        seen = bytearray()
-        target = tmp_path / f"out{number}"
-        output = run(
-            [Stage(["head", "--bytes=-0", str(tmp_path / "data")]), *rest],
-            str(target), logs=str(tmp_path), timeout=60, watch=seen.extend,
-        )  # fmt: skip
-        assert bytes(seen) == content
-        assert output.entry.sha256 == hashlib.sha256(target.read_bytes()).hexdigest()
-        assert output.entry.size == len(content)
-
-
-@pytest.mark.parametrize("rest", [[], [Stage(["cat"])], [Stage(["tr", "a", "b"]), Stage(["cat"])]])
-def test_one_who_watches_can_end_it(tmp_path: Path, rest: list[Stage]) -> None:
-    class Enough(Exception):
-        pass
-
-    def watch(block: bytes) -> None:
-        raise Enough
-
-    endless = python("endless", "while True: print('x' * 9999)", tmp_path)
-    began = time.monotonic()
-    with pytest.raises(Enough):
-        run([endless, *rest], str(tmp_path / "out"), logs=str(tmp_path), timeout=60, watch=watch)
-    assert time.monotonic() - began < 20
-
-
 def test_a_program_that_writes_nothing_does_not_hold_up_the_failure_of_its_reader(tmp_path: Path) -> None:
     silent = python("silent", "import time; time.sleep(600)", tmp_path)
     failing = python("failing", "raise SystemExit(4)", tmp_path)
