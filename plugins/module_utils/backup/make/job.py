@@ -73,8 +73,8 @@ def make(config: Config, source: Source, kind: str, *, clock: Clock, say: Callab
                 stream=partial(_stream, directory, source.timeout),
                 say=say,
             )
-            _look_for_space(config, source.engine.needed(work), directory)
             try:
+                _look_for_space(config, source.engine.needed(work), directory)
                 made = source.engine.make(work)
             except (pipeline.PipelineError, command.CommandError, OSError) as error:
                 raise MakeError(str(error)) from error

@@ -35,6 +35,9 @@ NAME = "dump.rdb"
 #: Seconds between two looks at a server that is at work.
 _PAUSE = 0.5
 
+#: Seconds for which the server may hold back what it appends (appendfsync everysec).
+_HELD_BACK = 3.0
+
 _LOOK = "look into its log, and at the space of its disk"
 _REWRITE = "auto-aof-rewrite-percentage"
 _STATE = "redis-rewrite.json"
@@ -227,6 +230,7 @@ class Redis(Engine):
             server.wait(
                 lambda state: state.get("aof_rewrite_in_progress") == "0", "finish rewriting its append-only file"
             )
+            _settle(server)
             if not folder:  # before Redis 7 it is one file
                 name = server.setting("appendfilename")
                 _copy(os.path.join(place, name), os.path.join(work.directory, name))
@@ -245,6 +249,13 @@ class Redis(Engine):
                 _cut(os.path.join(target, parts.increments[-1]))
             if files.read(os.path.join(source, name)) != listed:
                 raise MakeError("Redis has rewritten its append-only files while they were copied; run it again")
+
+
+def _settle(server: Server) -> None:
+    """Give the server time to write down what it holds back while it syncs; under load there is always something."""
+    end = time.monotonic() + _HELD_BACK
+    while time.monotonic() < end and server.persistence().get("aof_buffer_length", "0") != "0":
+        time.sleep(0.05)
 
 
 @contextlib.contextmanager
