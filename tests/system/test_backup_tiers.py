@@ -402,7 +402,7 @@ def test_a_tree_of_uploads_is_proven_file_by_file(host: Host) -> None:
     )
     host.lab.exec("db1", ["python3", "-c", script])
     host.config["sources"]["uploads"] = {
-        "engine": "files", "path": place, "tiers": {"remote": local("remote-uploads", read_share=0)}
+        "engine": "files", "paths": [place], "tiers": {"remote": local("remote-uploads", read_share=0)}
     }  # fmt: skip
     host.put(CONFIG, json.dumps(host.config))
     host.run("init", "uploads", "remote")
