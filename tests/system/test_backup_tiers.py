@@ -17,7 +17,7 @@ import subprocess
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -234,13 +234,15 @@ def test_a_backup_lives_here_then_there_and_comes_back(host: Host) -> None:
 
 
 class Remote:
-    """A source with three backups and a copy of each in a repository of its own."""
+    """A source with three backups, and a repository of its own for copies of them."""
 
-    def __init__(self, host: Host, name: str, tier: dict[str, Any], **more: Any) -> None:
+    def __init__(
+        self, host: Host, name: str, tier: dict[str, Any], days: Sequence[float] = (-20, -19, -1), **more: Any
+    ) -> None:
         self.host, self.name, self.tier = host, name, tier
         host.write_config(name, remote=tier, **more)
         host.run("init", name, "remote")
-        host.make(name, [-20, -19, -1])
+        host.make(name, list(days))
 
     def restic(self, *argv: str, check: bool = True) -> str:
         """Run restic itself, as an administrator would."""
@@ -450,9 +452,9 @@ def test_the_playbook_tells_the_plan_and_fails_where_it_is_refused(host: Host, l
     assert paths() == before
     done = lab.playbook(*argv, "-e", "backup_prune_allow=share")
     assert done.returncode == 0, done.stdout
-    assert [line for line in done.stdout.splitlines() if "delete" in line] == [
-        line for line in checked.stdout.splitlines() if "delete" in line
-    ]
+    tables = [[line for line in run.stdout.splitlines() if '"delete  ' in line] for run in (checked, done)]
+    assert tables[0] == tables[1]
+    assert len(tables[0]) == 5
     assert paths() == before[5:]
     again = lab.playbook(*argv)
     assert "changed=0" in again.stdout or "changed=1" in again.stdout, "only the record"
@@ -590,7 +592,7 @@ def kill_at_random_moments(host: Host, verb: str, rounds: int, seed: int) -> int
     """
     chance, name = random.Random(f"{verb}{seed}"), f"kill-{verb}"
     keep = {"age": "5d", "fresh": "300d"}
-    killed = Remote(host, name, local(name, keep=keep), options={"size": 400000, "keep": keep})
+    killed = Remote(host, name, local(name, keep=keep), (), options={"size": 400000, "keep": keep})
     commands = {
         "copy": ["copy", name],
         "prune": ["prune", name, *ALLOW],
@@ -631,7 +633,7 @@ def kill_at_random_moments(host: Host, verb: str, rounds: int, seed: int) -> int
         elif verb == "fetch":
             assert oldest in here, moment
         else:
-            assert (len(here), here) == (2, there), moment
+            assert (len(here), here) == (2, there), (moment, host.run(*command, "--dry-run", day=day).stdout)
         listing = host.lab.exec("db1", ["find", f"{PLACE}/root/{name}", "-name", "*.partial"]).stdout
         assert listing == "", "nothing half-made is left"
     return early
