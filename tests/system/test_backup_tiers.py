@@ -17,7 +17,7 @@ import subprocess
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -234,13 +234,15 @@ def test_a_backup_lives_here_then_there_and_comes_back(host: Host) -> None:
 
 
 class Remote:
-    """A source with three backups and a copy of each in a repository of its own."""
+    """A source with three backups, and a repository of its own for copies of them."""
 
-    def __init__(self, host: Host, name: str, tier: dict[str, Any], **more: Any) -> None:
+    def __init__(
+        self, host: Host, name: str, tier: dict[str, Any], days: Sequence[float] = (-20, -19, -1), **more: Any
+    ) -> None:
         self.host, self.name, self.tier = host, name, tier
         host.write_config(name, remote=tier, **more)
         host.run("init", name, "remote")
-        host.make(name, [-20, -19, -1])
+        host.make(name, list(days))
 
     def restic(self, *argv: str, check: bool = True) -> str:
         """Run restic itself, as an administrator would."""
@@ -402,7 +404,7 @@ def test_a_tree_of_uploads_is_proven_file_by_file(host: Host) -> None:
     )
     host.lab.exec("db1", ["python3", "-c", script])
     host.config["sources"]["uploads"] = {
-        "engine": "files", "path": place, "tiers": {"remote": local("remote-uploads", read_share=0)}
+        "engine": "files", "paths": [place], "tiers": {"remote": local("remote-uploads", read_share=0)}
     }  # fmt: skip
     host.put(CONFIG, json.dumps(host.config))
     host.run("init", "uploads", "remote")
@@ -450,9 +452,9 @@ def test_the_playbook_tells_the_plan_and_fails_where_it_is_refused(host: Host, l
     assert paths() == before
     done = lab.playbook(*argv, "-e", "backup_prune_allow=share")
     assert done.returncode == 0, done.stdout
-    assert [line for line in done.stdout.splitlines() if "delete" in line] == [
-        line for line in checked.stdout.splitlines() if "delete" in line
-    ]
+    tables = [[line for line in run.stdout.splitlines() if '"delete  ' in line] for run in (checked, done)]
+    assert tables[0] == tables[1]
+    assert len(tables[0]) == 5
     assert paths() == before[5:]
     again = lab.playbook(*argv)
     assert "changed=0" in again.stdout or "changed=1" in again.stdout, "only the record"
@@ -520,6 +522,8 @@ def test_an_off_site_account_that_cannot_delete(host: Host) -> None:
     found = [line.split()[1].replace(f"{VAULT}/offsite", "") for line in before.splitlines()]
     ssh = tier["options"][0].partition("=")[2].replace(" -s sftp", "").split()[1:]
     destination = ssh.pop()
+    look = host.lab.exec("db1", ["sftp", *ssh, "-b", "-", destination], stdin="ls /repository/data", check=False)
+    assert look.returncode == 0, look.stderr
     for path in (found[0], next(path for path in found if "/snapshots/" in path), "/repository/config"):
         for attack in (f"rm {path}", f"rename {path} {path}.gone", f"put /etc/hostname {path}", f"chmod 777 {path}"):
             done = host.lab.exec("db1", ["sftp", *ssh, "-b", "-", destination], stdin=attack, check=False)
@@ -570,51 +574,66 @@ def test_killed_at_any_moment_the_next_run_goes_on(host: Host, verb: str) -> Non
     kill_at_random_moments(host, verb, rounds=3, seed=20260131)
 
 
-def kill_at_random_moments(host: Host, verb: str, rounds: int, seed: int) -> None:
-    """Kill the program and what it started, then let it run: whole backups only, and in the end all is well."""
+@pytest.mark.soak
+@pytest.mark.parametrize("verb", ["copy", "prune", "fetch"])
+def test_killed_at_many_moments(host: Host, verb: str) -> None:
+    rounds = 20
+    killed = kill_at_random_moments(host, verb, rounds=rounds, seed=20260201)
+    print(f"{verb}: killed in {killed} of {rounds} runs before it was done; the next run always went on")
+
+
+ALLOW = ("--allow", "share", "--allow", "clock")
+
+
+def kill_at_random_moments(host: Host, verb: str, rounds: int, seed: int) -> int:
+    """Kill the program and what it started, then let it run: whole backups only, and all is well.
+
+    Returns how many runs were killed before they were done.
+    """
     chance, name = random.Random(f"{verb}{seed}"), f"kill-{verb}"
     keep = {"age": "5d", "fresh": "300d"}
-    killed = Remote(host, name, local(name, keep=keep), options={"size": 400000, "keep": keep})
+    killed = Remote(host, name, local(name, keep=keep), (), options={"size": 400000, "keep": keep})
     commands = {
         "copy": ["copy", name],
-        "prune": ["prune", name, "--allow", "share"],
+        "prune": ["prune", name, *ALLOW],
         "fetch": ["fetch", name, "", "--tier", "remote"],
     }
-    length = 4.0
+    length, early = 4.0, 0
     for number in range(rounds):
-        host.make(name, [-20, -19, 0])
+        day = 30 * number
+        host.make(name, [day - 20, day - 19, day])
         if verb != "copy":
-            killed.copy()
+            host.run("copy", name, day=day)
         oldest = host.rows(name)[0]["id"]
         if verb == "fetch":
-            host.run("prune", name, "local", "--allow", "share")
+            host.run("prune", name, "local", *ALLOW, day=day)
             assert oldest not in [row["id"] for row in host.rows(name)]
         command = [oldest if part == "" else part for part in commands[verb]]
-        moment = chance.uniform(0.05, length)
-        argv = ["systemd-run", "--quiet", "--wait", "--collect", f"--unit={name}-{number}", "--setenv=HOME=/root"]
+        unit = f"{name}-{number}"
+        argv = ["systemd-run", "--quiet", "--wait", "--collect", f"--unit={unit}", f"--setenv=SHIFT={day * DAY}"]
         begin = time.monotonic()
         with subprocess.Popen(
             ["docker", "exec", host.lab.container("db1"), *argv, "python3", PROGRAM, "--config", CONFIG, *command],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         ) as process:  # fmt: skip
-            time.sleep(moment)
-            kill = ["systemctl", "kill", "--kill-who=all", "--signal=KILL", f"{name}-{number}"]
-            host.lab.exec("db1", kill, check=False)
+            time.sleep(moment := chance.uniform(0.05, length))
+            host.lab.exec("db1", ["systemctl", "kill", "--kill-who=all", "--signal=KILL", unit], check=False)
             process.wait(timeout=60)
         if process.returncode == 0:
-            length = time.monotonic() - begin
-        present = [row["path"] for row in host.rows(name)]
+            length = time.monotonic() - begin  # it was done before
+        early += process.returncode != 0
         host.whole(name)
-        host.run(*command, code=None if verb == "prune" else 0)
+        host.run(*command, day=day)
         host.whole(name)
         killed.restic("check")
-        after = {row["id"] for row in host.rows(name)}
+        here = {row["id"] for row in host.rows(name)}
+        there = {row["id"] for row in host.rows(name, "--tier", "remote") if row["verdict"]}
         if verb == "copy":
-            assert {row["id"] for row in host.rows(name, "--tier", "remote") if row["verdict"]} >= after
+            assert there >= here, moment
         elif verb == "fetch":
-            assert oldest in after
+            assert oldest in here, moment
         else:
-            assert len(after) == 2, (moment, present)
-            assert len(host.rows(name, "--tier", "remote")) == 2
+            assert (len(here), here) == (2, there), (moment, host.run(*command, "--dry-run", day=day).stdout)
         listing = host.lab.exec("db1", ["find", f"{PLACE}/root/{name}", "-name", "*.partial"]).stdout
         assert listing == "", "nothing half-made is left"
+    return early

@@ -80,6 +80,7 @@ class State:
     :param repository: id of the repository.
     :param copies: by id of the backup: the snapshot, the SHA-256 of its manifest, and when it was proven.
     :param pending: likewise, read back and equal, but the repository was not checked since.
+    :param retired: SHA-256 of the manifest by id, of copies that were proven and have served their time here.
     :param checked: when the repository was last found sound, in seconds since the epoch.
     :param trouble: why the copies cannot be relied upon now.
     :param part: the part of the data that was read last.
@@ -91,6 +92,7 @@ class State:
     repository: str | None = None
     copies: dict[str, dict[str, Any]] = field(default_factory=dict)
     pending: dict[str, dict[str, Any]] = field(default_factory=dict)
+    retired: dict[str, str] = field(default_factory=dict)
     checked: float | None = None
     trouble: str | None = None
     part: int = 0
@@ -121,11 +123,10 @@ class Copied:
 
 
 def holding(store: Store, tier: Tier) -> prune.Holding:
-    """Return what a tier proves to hold, as far as is known here."""
+    """Return what a tier proves to hold, or has held for as long as its policy asks, as far as is known here."""
     state = _load(store, tier)
-    return prune.Holding(
-        tier.name, {id: str(copy["sha256"]) for id, copy in state.copies.items()}, state.checked, state.trouble
-    )
+    proven = {id: str(copy["sha256"]) for id, copy in state.copies.items()}
+    return prune.Holding(tier.name, {**state.retired, **proven}, state.checked, state.trouble)
 
 
 def copy(
@@ -146,6 +147,8 @@ def copy(
         state = _load(store, tier)
         snapshots = _look(store, tier, repository, state, result)
         backups = [kept for kept in store.backups()[0] if kept.verdict in GOOD]
+        here = {kept.id for kept in backups}
+        state.retired = {id: sha256 for id, sha256 in state.retired.items() if id in here}
         lacking = [kept for kept in backups if not _is_known(kept, state)]
         for kept in [kept for kept in lacking if kept.id not in snapshots]:
             try:
@@ -220,7 +223,7 @@ def prune_tier(
             state.seen = now
         if doomed or state.unfreed:
             repository.unlock()
-            state.deleting = [kept.id for kept in plan.delete]
+            state.deleting = sorted({*state.deleting, *[kept.id for kept in plan.delete]})
             state.unfreed = True
             _save(store, tier, state)
             order = {path: number for number, path in enumerate(doomed)}
@@ -234,8 +237,7 @@ def prune_tier(
                 _save(store, tier, state)
                 raise TierError(f"{subject}: {state.trouble}; look at it with 'restic snapshots'")
             outcome.deleted = doomed
-            for id in state.deleting:
-                state.copies.pop(id, None)
+            _retire(state, {snapshot.tags["id"] for snapshot in snapshots if snapshot.id in left})
             say(f"removed {len(doomed)} copies from {tier.name}; its space is freed now")
             repository.prune()
             state.deleting, state.unfreed = [], False
@@ -342,6 +344,7 @@ def _look(store: Store, tier: Tier, repository: Repository, state: State, result
     repository.unlock()
     snapshots, foreign = repository.snapshots(store.source)
     result.findings += _foreign(result.subject, foreign)
+    _retire(state, {snapshot.tags["id"] for snapshot in snapshots})
     present = {snapshot.id for snapshot in snapshots}
     for copies in (state.copies, state.pending):
         for id in [id for id, entry in copies.items() if entry["snapshot"] not in present]:
@@ -350,6 +353,14 @@ def _look(store: Store, tier: Tier, repository: Repository, state: State, result
             result.findings.append(Finding("backup.tier.gone", result.subject, "warning", text))
     _save(store, tier, state)
     return _by_id(snapshots)
+
+
+def _retire(state: State, present: Collection[str]) -> None:
+    """Note those that were to be removed and are gone: they were proven here, and are not copied again."""
+    for id in [id for id in state.deleting if id not in present]:
+        entry = state.copies.pop(id, None)
+        if entry is not None:
+            state.retired[id] = str(entry["sha256"])
 
 
 def _add(store: Store, repository: Repository, kept: Kept) -> None:
@@ -484,8 +495,8 @@ class _Contents:
 
 
 def _is_known(kept: Kept, state: State) -> bool:
-    entry = state.copies.get(kept.id) or state.pending.get(kept.id)
-    return entry is not None and kept.manifest.sha256 is not None and entry["sha256"] == kept.manifest.sha256
+    entry = state.copies.get(kept.id) or state.pending.get(kept.id) or {"sha256": state.retired.get(kept.id)}
+    return kept.manifest.sha256 is not None and entry["sha256"] == kept.manifest.sha256
 
 
 def _as_kept(snapshot: Snapshot, state: State) -> Kept:

@@ -217,6 +217,15 @@ def test_logs_stay_from_the_oldest_recent_full_on() -> None:
     assert reason(found, 11) == "recovery from full/00010 to any later moment needs it"
 
 
+def test_logs_stay_from_the_full_that_a_recent_incremental_is_based_on() -> None:
+    backups = [
+        backup(1, 12), backup(2, 11, "log", parent=1), backup(3, 6, "incremental", parent=1), backup(4, 5), backup(5, 0)
+    ]  # fmt: skip
+    found = decide(backups, Policy(max_share=1))
+    assert gone(found) == []
+    assert reason(found, 2) == "recovery from full/00001 to any later moment needs it"
+
+
 def test_a_log_that_was_kept_before_a_full_but_holds_its_begin_stays() -> None:
     fulls = [backup(1, 30), *[backup(number, 20 - number, binlog_file="bin.000008") for number in (10, 19)]]
     logs = [backup(7, 12, "log", last_file="bin.000007"), backup(8, 12, "log", last_file="bin.000008")]
