@@ -198,8 +198,9 @@ def _words(messages: list[str]) -> str:
 
 
 def _json(line: str) -> dict[str, Any]:
+    """Return the object in a line, which may follow a prompt that waits for an answer."""
     try:
-        value = json.loads(line)
+        value = json.loads(line[line.find('{"') :])
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}

@@ -382,7 +382,7 @@ def conclude(check: Check, now: float) -> Result:
     if result.verdict in GOOD:
         confirmed = result.verdict == "verified"
         evidence = f" ({', '.join(dict.fromkeys(check.confirmed))})" if check.confirmed else ""
-        why = check.limited if check.limited and check.confirmed else "nothing says what it should hold"
+        why = check.limited or "nothing says what it should hold"
         words = "verified" if confirmed else f"structure_ok: sound, but {why}"
         result.findings.insert(0, Finding("backup.verdict", result.path, "ok", f"{words}{evidence}"))
     return result
