@@ -191,7 +191,9 @@ options:
     type: bool
     default: false
   history:
-    description: Directory in which the sizes of good backups are kept, for O(expect.size_change), and when they were read.
+    description:
+      - Directory in which the sizes of good backups are kept, for O(expect.size_change), and when they were read, for
+        O(backups[].read).
     type: path
     default: /var/lib/worklog-maintenance/backup_verify
   max_ratio:
@@ -231,8 +233,8 @@ notes:
     64 MiB) is inconclusive.
   - A check that reads more than 512 MB runs in the background of the host, for 24 hours at most, and shows how far it
     is. Set C(async) on the task to do without.
-  - restic and borg are run without a lock, so that no backup fails because of a check. borg may write its C(nonce) and its
-    index all the same.
+  - restic and borg are run without a lock, so that no backup fails because of a check. borg may write its C(nonce) and
+    its index all the same.
 seealso:
   - module: worklog.maintenance.record
 author:
@@ -346,7 +348,9 @@ backups:
       description: When it was made, in ISO 8601 and UTC.
       type: str
     made_from:
-      description: How that is known, C(manifest), C(content), C(newest snapshot), C(modification time) or C(directory change time).
+      description:
+        - How that is known, C(manifest), C(content), C(newest snapshot), C(modification time) or
+          C(directory change time).
       type: str
     age:
       description: Seconds since it was made.
@@ -403,7 +407,8 @@ sets:
       type: list
       elements: dict
 bad:
-  description: The backups whose verdict is not in O(accept), as C(path is verdict), and the sources that are not recoverable.
+  description:
+    - The backups whose verdict is not in O(accept), as C(path is verdict), and the sources that are not recoverable.
   returned: always
   type: list
   elements: str

@@ -45,7 +45,7 @@ def due(parts: int, last: Mapping[int, float], *, now: float, within: float, int
     """Return the parts whose turn it is.
 
     :param parts: how many there are, numbered from 0.
-    :param last: when a part was last read and found good.
+    :param last: when a part was last read.
     :param within: seconds within which each is to be read.
     :param interval: seconds since the run before this one, None for the first one.
     """
@@ -62,14 +62,23 @@ class Rotation:
     :param last: when each part was last read and found good.
     :param previous: when the run before this one was, None for the first one.
     :param now: seconds since the epoch.
+    :param tried: when each part was last read, whatever was found.
     """
 
-    def __init__(self, share: Share, last: Mapping[int, float], previous: float | None, now: float) -> None:
+    def __init__(
+        self,
+        share: Share,
+        last: Mapping[int, float],
+        previous: float | None,
+        now: float,
+        tried: Mapping[int, float] | None = None,
+    ) -> None:
         self.share = share
         self.now = now
         self.last = dict(last)
+        self.tried = {**last, **(tried or {})}
         self._interval = None if previous is None else now - previous
-        self.due = due(share.parts, last, now=now, within=share.within, interval=self._interval)
+        self.due = due(share.parts, self.tried, now=now, within=share.within, interval=self._interval)
         self.left = 0
         self.unknown = 0
 
@@ -92,7 +101,7 @@ class Rotation:
 
     def whole(self) -> bool:
         """Return whether all of it is read now, for what cannot be read in parts."""
-        oldest = min((self.last.get(part, 0.0) for part in range(self.share.parts)), default=0.0)
+        oldest = min((self.tried.get(part, 0.0) for part in range(self.share.parts)), default=0.0)
         turn = oldest + self.share.within < self.now + (self._interval or 0.0)
         self.due = frozenset(range(self.share.parts)) if turn else frozenset()
         return turn
@@ -122,15 +131,18 @@ class Turns:
         entry = self._document.values.get(name, {})
         if entry.get("parts") != share.parts:  # the parts are others now
             return Rotation(share, {}, None, now)
-        return Rotation(share, {int(part): time for part, time in entry["last"].items()}, entry["run"], now)
+        last, tried = ({int(part): time for part, time in entry[key].items()} for key in ("last", "tried"))
+        return Rotation(share, last, entry["run"], now, tried)
 
     def end(self, name: str, rotation: Rotation, good: bool) -> None:
-        """Keep that a run was made, and what it read when that was good."""
-        last = {**rotation.last, **(dict.fromkeys(rotation.due, rotation.now) if good else {})}
+        """Keep what a run read, and whether that was good."""
+        read = dict.fromkeys(rotation.due, rotation.now)
+        last = {**rotation.last, **(read if good else {})}
         self._document.values[name] = {
             "parts": rotation.share.parts,
             "run": rotation.now,
             "last": {str(part): time for part, time in sorted(last.items())},
+            "tried": {str(part): time for part, time in sorted({**rotation.tried, **read}.items())},
         }
         self._document.changed = True
 
@@ -146,5 +158,5 @@ def _read(value: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "parts": int(value["parts"]),
         "run": float(value["run"]),
-        "last": {str(int(part)): float(time) for part, time in value["last"].items()},
+        **{key: {str(int(part)): float(time) for part, time in value[key].items()} for key in ("last", "tried")},
     }

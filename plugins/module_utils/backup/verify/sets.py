@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether the backups of a source, taken together, recover what they must: a full one, its chain, the logs up to now."""
+"""Whether the backups of a source, taken together, recover what they must: a full one, its chain, the logs."""
 
 from __future__ import annotations
 
@@ -127,9 +127,7 @@ def judge(wanted: Wanted, source: str, backups: Sequence[Kept], troubles: Sequen
         severe = newest is None or until > newest.moment
         message = f"it cannot be recovered from {recoverable.utc(since)} to {recoverable.utc(until)}: {reason}"
         advice = "Make a full backup now, and find out why the logs have a gap."
-        findings.append(
-            Finding("recovery.gap", subject, "critical" if severe else "warning", message, advice=advice)
-        )
+        findings.append(Finding("recovery.gap", subject, "critical" if severe else "warning", message, advice=advice))
     findings += [Finding("recovery.unusable", subject, "warning", text) for text in statement.unusable]
     if all(finding.severity != "critical" for finding in findings):
         findings.insert(0, Finding("recovery.statement", subject, "ok", statement.sentence()))
