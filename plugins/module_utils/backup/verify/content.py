@@ -304,7 +304,7 @@ class Content:
         elif self._wanted == "plain":
             return None
         elif self._inside:
-            found = formats.inside_format(self._name)
+            found = formats.inside_format(self._name) or (formats.promised_format(self._name) if self._opened else None)
             if found is None or (found.inside == "sniff" and not found.sniff(start)):
                 return None
             entry = found
