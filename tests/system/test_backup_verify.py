@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -254,6 +256,209 @@ def test_the_playbook_reports_all_hosts_and_then_fails(lab: Any, restore: Any, m
         record = json.loads(lab.read(host, "/var/log/worklog-maintenance/records.jsonl").splitlines()[-1])
         assert (record["what"], record["result"], record["host"]) == ("backup_verify", result, host)
         assert record["findings"]
+
+
+# --- what only the host's own programs can open: repositories and encrypted files -------------------------------------
+
+SECRET = "correct horse"
+SECRETS = f"{PLACE}/secret"
+
+
+def module(lab: Any, *backups: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Call the module on ops1 and return what it returns; a bad verdict is no failure."""
+    options = {"backups": list(backups), "report_only": True, "history": f"{PLACE}/history", **more}
+    argv = [str(Path(sys.executable).parent / "ansible"), "-i", "inventories/lab", "ops1", "--become"]
+    argv += ["-m", "worklog.maintenance.backup_verify", "-a", json.dumps(options)]
+    environment = {**os.environ, "LAB_PREFIX": lab.prefix, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1"}
+    environment.update(ANSIBLE_STDOUT_CALLBACK="ansible.builtin.minimal", ANSIBLE_CALLBACK_RESULT_FORMAT="json")
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(argv, cwd=root, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert " => " in done.stdout and done.returncode == 0, done.stdout + done.stderr
+    found: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
+    assert SECRET not in done.stdout + done.stderr
+    return found
+
+
+def verdict(lab: Any, **backup: Any) -> tuple[str, str]:
+    """Return the verdict on one backup in ops1, and the sentence."""
+    (result,) = module(lab, backup)["backups"]
+    return result["verdict"], result["sentence"] + str([finding["message"] for finding in result["findings"]])
+
+
+@pytest.fixture(scope="module")
+def vault(lab: Any) -> Iterator[str]:
+    """Repositories of restic and borg and a file of age in ops1, with two days of uploads in them."""
+    lab.exec("ops1", ["rm", "-rf", PLACE])
+    lab.exec("ops1", ["mkdir", "-p", "-m", "0700", f"{PLACE}/uploads"])
+    lab.write("ops1", SECRETS, SECRET + "\n")
+    lab.write("ops1", f"{PLACE}/wrong", "another\n")
+    env = ["env", f"RESTIC_REPOSITORY={PLACE}/restic", f"RESTIC_PASSWORD_FILE={SECRETS}"]
+    env += [f"BORG_PASSPHRASE={SECRET}", f"BORG_BASE_DIR={PLACE}/base"]
+    lab.exec("ops1", [*env, "restic", "init"])
+    lab.exec("ops1", [*env, "borg", "init", "--encryption=repokey", f"{PLACE}/borg"])
+    for day in ("1", "2"):
+        for number in range(8):
+            path = f"{PLACE}/uploads/{day}-{number}"
+            lab.exec("ops1", ["dd", "if=/dev/urandom", f"of={path}", "bs=100k", "count=3", "status=none"])
+        lab.exec("ops1", [*env, "restic", "backup", "--host=db1", "--tag=worklog", f"{PLACE}/uploads"])
+        lab.exec("ops1", [*env, "borg", "create", f"{PLACE}/borg::day-{day}", f"{PLACE}/uploads"])
+    lab.exec("ops1", ["tar", "-C", PLACE, "-cf", f"{PLACE}/uploads.tar", "uploads"])
+    lab.exec("ops1", ["age-keygen", "-o", f"{PLACE}/identity"])
+    key = lab.exec("ops1", ["age-keygen", "-y", f"{PLACE}/identity"]).stdout.strip()
+    lab.exec("ops1", ["age", "-r", key, "-o", f"{PLACE}/uploads.tar.age", f"{PLACE}/uploads.tar"])
+    yield PLACE
+    lab.exec("ops1", ["rm", "-rf", PLACE])
+
+
+@pytest.fixture
+def broken(lab: Any, vault: str) -> Iterator[Callable[[str], str]]:
+    """Makes a copy of something in the vault that may be damaged."""
+
+    def copy(name: str) -> str:
+        lab.exec("ops1", ["cp", "-a", f"{vault}/{name}", f"{vault}/broken"])
+        return f"{vault}/broken"
+
+    yield copy
+    lab.exec("ops1", ["rm", "-rf", f"{vault}/broken"])
+
+
+def flip(lab: Any, directory: str, at: int) -> None:
+    """Flip a bit of the largest file below a directory."""
+    script = (
+        "import os,sys; d,at=sys.argv[1],int(sys.argv[2]); "
+        "p=max((os.path.join(r,n) for r,_,f in os.walk(d) for n in f), key=os.path.getsize); os.chmod(p,0o600); "
+        "h=open(p,'r+b'); h.seek(at); b=h.read(1)[0]; h.seek(at); h.write(bytes([b^4]))"
+    )
+    lab.exec("ops1", ["python3", "-c", script, directory, str(at)])
+
+
+@pytest.mark.parametrize(("name", "entry"), [("restic", "uploads/2-7"), ("borg", "uploads/2-7")])
+def test_repositories(lab: Any, vault: str, name: str, entry: str) -> None:
+    expect = {"max_age": "1h", "min_snapshots": 2, "members": [f"{PLACE}/{entry}"], "min_members": 16}
+    if name == "restic":
+        expect.update(snapshot_host="db1", snapshot_tags=["worklog"])
+    before = lab.exec("ops1", ["find", f"{vault}/{name}", "-newer", f"{vault}/identity"]).stdout
+    found = module(lab, {"path": f"{vault}/{name}", "password_file": SECRETS, "expect": expect})["backups"][0]
+    assert (found["verdict"], found["format"], found["members"]) == ("verified", name, 16), found["findings"]
+    assert found["made_from"] == "newest snapshot" and found["attributes"]["snapshots"] == 2
+    assert found["size"] > 4_000_000
+    after = lab.exec("ops1", ["find", f"{vault}/{name}", "-newer", f"{vault}/identity"]).stdout
+    changed = {Path(path).name for path in set(after.split()) - set(before.split())}
+    assert changed <= ({"borg", "config", "nonce"} if name == "borg" else set())
+    for missing in ({"min_snapshots": 3}, {"members": ["none"]}, {"snapshot_host": "db9"}):
+        assert verdict(lab, path=f"{vault}/{name}", password_file=SECRETS, expect=missing)[0] == "damaged"
+    assert verdict(lab, path=f"{vault}/{name}", password_file=SECRETS, expect={"max_age": "1s"})[0] == "stale"
+
+
+@pytest.mark.parametrize("name", ["restic", "borg"])
+def test_passwords(lab: Any, vault: str, name: str) -> None:
+    for options, words in (
+        ({}, "pass"),
+        ({"password_file": f"{vault}/wrong"}, "pass"),
+        ({"password_file": f"{vault}/none"}, "is not there or cannot be read"),
+        ({"password_env": "NOT_THERE"}, "the variable NOT_THERE"),
+    ):
+        found, sentence = verdict(lab, path=f"{vault}/{name}", **options)
+        assert found == "inconclusive" and words in sentence, sentence
+
+
+@pytest.mark.parametrize("name", ["restic", "borg"])
+def test_a_flipped_bit_of_the_data(lab: Any, vault: str, broken: Callable[[str], str], name: str) -> None:
+    path = broken(name)
+    assert verdict(lab, path=path, password_file=SECRETS)[0] == "verified"
+    flip(lab, f"{path}/data", 50_000)
+    found, sentence = verdict(lab, path=path, password_file=SECRETS)
+    assert found == "damaged" and f"{name} finds damage" in sentence
+
+
+def test_lost_last_segments_of_borg(lab: Any, vault: str, broken: Callable[[str], str]) -> None:
+    path = broken("borg")
+    last = sorted(lab.exec("ops1", ["ls", f"{path}/data/0"]).stdout.split(), key=int)[-1]
+    lab.exec("ops1", ["rm", f"{path}/data/0/{last}"])
+    found, sentence = verdict(lab, path=path, password_file=SECRETS)
+    assert found == "damaged" and f"the index knows of segment {last}" in sentence
+    assert f"index.{last}" in lab.exec("ops1", ["ls", path]).stdout  # the trace is still there
+    borg = ["env", f"BORG_PASSPHRASE={SECRET}", f"BORG_BASE_DIR={path}/base", "BORG_RELOCATED_REPO_ACCESS_IS_OK=yes"]
+    lab.exec("ops1", [*borg, "borg", "check", "--verify-data", path])  # it says that all is well
+    assert "day-2" not in lab.exec("ops1", [*borg, "borg", "list", path]).stdout
+
+
+def test_a_repository_that_is_gone(lab: Any, vault: str, broken: Callable[[str], str]) -> None:
+    assert verdict(lab, path=f"{vault}/none", format="restic", password_file=SECRETS)[0] == "missing"
+    for name in ("restic", "borg"):
+        path = broken(name)
+        lab.exec("ops1", ["rm", f"{path}/config"])
+        found, sentence = verdict(lab, path=path, password_file=SECRETS)
+        assert found == "damaged" and "there is no repository" in sentence
+        lab.exec("ops1", ["rm", "-rf", path])
+
+
+def test_a_lock_that_is_held_hinders_nobody(lab: Any, vault: str, broken: Callable[[str], str]) -> None:
+    """A backup under way is no reason to fail; damage that is seen meanwhile may be none."""
+    path = broken("restic")
+    restic = ["env", f"RESTIC_REPOSITORY={path}", f"RESTIC_PASSWORD_FILE={SECRETS}", "restic"]
+    argv = ["docker", "exec", "--interactive", lab.container("ops1"), *restic, "backup", "--host=db1", "--stdin"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as backup:
+        for _unused in range(50):
+            if lab.exec("ops1", ["ls", f"{path}/locks"]).stdout:
+                break
+            time.sleep(0.2)
+        assert verdict(lab, path=path, password_file=SECRETS)[0] == "verified"
+        flip(lab, f"{path}/data", 50_000)
+        found, sentence = verdict(lab, path=path, password_file=SECRETS)
+        assert found == "inconclusive" and "somebody else was at work" in sentence
+        _out, err = backup.communicate(b"all of it\n", timeout=30)
+    assert backup.returncode == 0, err
+    assert verdict(lab, path=path, password_file=SECRETS)[0] == "damaged"
+
+
+def test_the_data_of_a_repository_are_read_in_turns(lab: Any, vault: str, broken: Callable[[str], str]) -> None:
+    path = broken("restic")
+    flip(lab, f"{path}/data", 50_000)
+    backup = {"path": path, "name": "turns", "password_file": SECRETS, "read": {"share": "25%"}}
+    results = [module(lab, backup)["backups"][0] for _unused in range(4)]
+    assert all(any("not their turn" in text for text in result["unchecked"]) for result in results)
+    assert sorted({result["verdict"] for result in results}) == ["damaged", "structure_ok"]
+
+
+def test_what_age_has_encrypted(lab: Any, vault: str, broken: Callable[[str], str]) -> None:
+    path = f"{vault}/uploads.tar.age"
+    found = module(lab, {"path": path})["backups"][0]
+    assert (found["verdict"], found["format"]) == ("structure_ok", "age")
+    assert "what is inside: it is encrypted" in found["unchecked"]
+    key = {"identity_file": f"{vault}/identity"}
+    found = module(lab, {"path": path, **key, "expect": {"members": ["uploads/1-0"], "min_members": 16}})["backups"][0]
+    assert (found["verdict"], found["format"], found["compression"]) == ("verified", "tar", ["age"])
+    copy = broken("uploads.tar.age")
+    lab.exec("ops1", ["truncate", "--size=-65552", copy])
+    assert verdict(lab, path=copy, **key)[0] == "damaged"
+    lab.exec("ops1", ["age-keygen", "-o", f"{vault}/other"])
+    assert verdict(lab, path=path, identity_file=f"{vault}/other")[0] == "inconclusive"
+
+
+def test_sets_are_answered(lab: Any, restore: Any) -> None:
+    restore.path("ops1", f"{PLACE}/store")
+    place = f"{PLACE}/store/uploads/snapshot/20260101T000000Z"
+    lab.exec("ops1", ["mkdir", "-p", place])
+    end = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 7200))
+    document = {"schema": 1, "id": "a", "source": "uploads", "kind": "snapshot", "sequence": 1, "end": end, "files": []}
+    lab.write("ops1", f"{place}/manifest.json", json.dumps(document))
+    wanted = {"root": f"{PLACE}/store", "sources": ["uploads"], "full_within": "1d"}
+    found = module(lab, sets=[wanted])
+    assert found["bad"] == ["uploads is not recoverable as it must be"]
+    lab.write("ops1", f"{PLACE}/store/uploads/verdicts.json", '{"a": {"verdict": "verified", "time": 1}}')
+    found = module(lab, sets=[wanted])
+    assert (
+        found["bad"] == [] and found["sets"][0]["sentence"] == f"uploads is recoverable to 1 moment from {end} to {end}"
+    )
+    variables = {"backup_verify_sets": [{**wanted, "full_within": "1h"}], "backup_verify_backups": []}
+    done = lab.playbook(PLAYBOOK, "-e", "target=ops1", "-e", json.dumps(variables))
+    assert done.returncode == 2
+    assert (
+        "ops1: uploads: the newest verified full backup was made 2 h ago, but at most 60 min are allowed" in done.stdout
+    )
+    record = json.loads(lab.read("ops1", "/var/log/worklog-maintenance/records.jsonl").splitlines()[-1])
+    assert record["subject"] == "uploads" and record["findings"][0]["check"] == "recovery.full"
 
 
 def test_progress_is_shown_on_long_files(lab: Any, restore: Any) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.reading import ahead
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import formats, mydumper
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.decoders import Decoder
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.encrypted import is_sealed
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.mariabackup import XbstreamWalker
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.members import Members, printable
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.related import Related
@@ -53,10 +54,14 @@ class Inspection:
 
     :param limits: what it may expand to.
     :param wanted: names that must be there.
+    :param identity: file with the key for what age has encrypted, None: it stays closed.
+    :ivar sealed: number of encrypted streams that could not be looked into.
     """
 
     limits: Limits = field(default_factory=Limits)
     wanted: tuple[str, ...] = ()
+    identity: str | None = None
+    sealed: int = 0
     size: int = 0
     expanded: int = 0
     layers: list[str] = field(default_factory=list)
@@ -105,6 +110,7 @@ class Inspection:
             self.problem(subject, problem)
         for text in walker.facts.unchecked:
             self.not_checked(text)
+        self.sealed += is_sealed(walker)
         # The base of append-only files is no state of the data: what follows it changes its keys.
         counts = {} if subject.endswith(".base.rdb") else walker.facts.counts
         for database, tables in counts.items():
@@ -168,6 +174,8 @@ class Content:
     :param name: the path as far as it tells what to expect.
     :param wanted: the format it must have, ``auto`` or ``plain``.
     :param inside: whether it is a part of a larger backup.
+    :param depth: layers that were taken off.
+    :param opened: whether it was decrypted, so that what is inside counts although it is a part.
     """
 
     def __init__(
@@ -178,6 +186,7 @@ class Content:
         wanted: str = "auto",
         inside: bool = False,
         depth: int = 0,
+        opened: bool = False,
     ) -> None:
         self._inspection = inspection
         self._subject = subject
@@ -185,6 +194,7 @@ class Content:
         self._wanted = wanted
         self._inside = inside
         self._depth = depth
+        self._opened = opened
         self._head = b""
         self._target: Callable[[bytes], None] | None = None
         self._walker: Walker | None = None
@@ -246,7 +256,11 @@ class Content:
             return None
         codec = formats.codec_of(head)
         promised, rest = formats.promised_codec(self._name)
-        if codec is None and promised is not None and self._depth == 0:
+        if codec is None and self._inspection.identity is not None and formats.looks_like_age(head):
+            codec = promised = formats.age(self._inspection.identity)
+            rest = self._name[:-4] if self._name.lower().endswith(".age") else self._name
+            self._opened = True
+        elif codec is None and promised is not None and self._depth == 0:
             # its decoder says what is wrong with it
             codec = promised
         if codec is None:
@@ -264,7 +278,9 @@ class Content:
         return _Layer(self._inspection, codec.decoder(), self._subject)
 
     def _new_child(self) -> Content:
-        return Content(self._inspection, self._subject, self._name, self._wanted, self._inside, self._depth + 1)
+        return Content(
+            self._inspection, self._subject, self._name, self._wanted, self._inside, self._depth + 1, self._opened
+        )
 
     def _begin(self) -> None:
         head, self._head = self._head, b""
@@ -288,7 +304,7 @@ class Content:
         elif self._wanted == "plain":
             return None
         elif self._inside:
-            found = formats.inside_format(self._name)
+            found = formats.inside_format(self._name) or (formats.promised_format(self._name) if self._opened else None)
             if found is None or (found.inside == "sniff" and not found.sniff(start)):
                 return None
             entry = found
@@ -299,7 +315,7 @@ class Content:
             entry = sniffed
         if not self._inside:
             self._inspection.format = entry.name
-        if entry.name in _ARCHIVES and not self._inside:
+        if entry.name in _ARCHIVES and (self._opened or not self._inside):
             self._inspection.has_members = True
             return _ARCHIVES[entry.name](self._inspection.members, self._open_member)
         return entry.walker(self._name)

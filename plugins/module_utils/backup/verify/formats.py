@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import unquote
 
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup import binlogs
@@ -21,6 +22,15 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.
     Decoder,
     GzipDecoder,
     XzDecoder,
+)
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.encrypted import (
+    AgeDecoder,
+    AgeWalker,
+    OpenPgpWalker,
+    OpensslWalker,
+    looks_like_age,
+    looks_like_openpgp,
+    looks_like_openssl,
 )
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.innodb import NAME as INNODB_NAME
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.innodb import (
@@ -160,11 +170,19 @@ FORMATS = (
     Format("innodb_delta", looks_like_delta, lambda path: DeltaWalker("ibdata1" in path), (".delta",), "sniff"),
     Format("sqldump", looks_like_sql, lambda path: SqlDumpWalker(), (".sql",), "sniff"),
     Format("bson", looks_like_bson, lambda path: BsonWalker(*namespace(path)), (".bson",), "always"),
+    Format("age", looks_like_age, lambda path: AgeWalker(), (".age",), "sniff"),
+    Format("openpgp", looks_like_openpgp, lambda path: OpenPgpWalker(), (".gpg", ".pgp"), "sniff"),
+    Format("openssl", looks_like_openssl, lambda path: OpensslWalker()),
     Format("env", is_env, lambda path: EnvWalker()),
     Format("text", is_text, lambda path: TextWalker()),
 )
 
 NAMES = tuple(entry.name for entry in FORMATS)
+
+
+def age(identity: str) -> Codec:
+    """Return how a stream is opened that age has encrypted, with the key in a file."""
+    return Codec("age", {".age": ""}, looks_like_age, partial(AgeDecoder, identity))
 
 
 def codec_of(head: bytes) -> Codec | None:

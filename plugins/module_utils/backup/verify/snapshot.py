@@ -23,11 +23,9 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.reading
     read_file,
 )
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.content import Inspection
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.inodes import Inodes
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.members import printable
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.walker import Problem
-
-#: Inodes with several names within the tree that are remembered, so that each is read once.
-_REMEMBERED = 100_000
 
 
 @dataclass
@@ -47,14 +45,23 @@ class Seen:
 
 
 def compare(
-    directory: str, listed: Listing, inspection: Inspection, *, progress: Callable[[int], None] = lambda amount: None
+    directory: str,
+    listed: Listing,
+    inspection: Inspection,
+    *,
+    progress: Callable[[int], None] = lambda amount: None,
+    inodes: Inodes | None = None,
+    turn: Callable[[str, os.stat_result], bool] = lambda path, status: True,
 ) -> Seen:
     """Read the tree of a snapshot beside its list; what is wrong goes to the inspection.
 
     :param directory: the backup.
     :param progress: is told how many bytes came in.
+    :param inodes: what was read in other snapshots of the same run.
+    :param turn: whether it is the turn of a file to be read.
     """
     seen = Seen()
+    inodes = inodes or Inodes()
     root = os.path.join(directory, listed.root)
 
     def problem(check: str, path: str, message: str, damage: bool = True) -> None:
@@ -68,7 +75,6 @@ def compare(
         path = os.path.relpath(str(error.filename), root)
         problem("tree.unreadable", path, f"it cannot be read: {error.strerror}", damage=False)
 
-    hashes: dict[tuple[int, int], str | None] = {}
     try:
         beside = listing.Beside(listing.read(os.path.join(directory, listed.path)))
         for path, status in listing.walk(root, unreadable):
@@ -91,14 +97,13 @@ def compare(
                 seen.unlisted += 1
             elif item.size != status.st_size:
                 problem("manifest.size", path, f"it has {status.st_size} bytes, but {item.size} were copied")
-            else:
-                key = (status.st_dev, status.st_ino)
-                if key not in hashes:
-                    digest = _hash(os.path.join(root, path), path, problem, progress)
-                    if status.st_nlink > 1 and len(hashes) < _REMEMBERED:
-                        hashes[key] = digest
-                else:
-                    digest = hashes[key]
+            elif turn(path, status):
+                known = inodes.find(status, hashed=True) if status.st_nlink > 1 else None
+                digest, trouble = known or _hash(os.path.join(root, path), progress)
+                if known is None and status.st_nlink > 1:
+                    inodes.keep(status, digest, trouble)
+                if trouble is not None:
+                    problem(trouble.check, path, trouble.message, trouble.damage)
                 if digest == item.sha256:
                     seen.sound += 1
                 elif digest is not None:
@@ -112,17 +117,16 @@ def compare(
     return seen
 
 
-def _hash(full: str, path: str, problem: Callable[..., None], progress: Callable[[int], None]) -> str | None:
+def _hash(path: str, progress: Callable[[int], None]) -> tuple[str | None, Problem | None]:
+    """Return the hash of a file, or what is wrong with reading it."""
     try:
-        descriptor = open_file(full)
+        descriptor = open_file(path)
         try:
             reading = read_file(descriptor, lambda blocks, threaded: None, hashed=True, progress=progress)
         finally:
             os.close(descriptor)
     except Unreadable as error:
-        problem("tree.unreadable", path, str(error), damage=error.damage)
-        return None
+        return None, Problem("tree.unreadable", str(error), error.damage)
     if reading.changed:
-        problem("backup.changed", path, f"it was written during the check: {reading.changed}", damage=False)
-        return None
-    return reading.sha256
+        return None, Problem("backup.changed", f"it was written during the check: {reading.changed}", damage=False)
+    return reading.sha256, None
