@@ -415,6 +415,8 @@ def _break(log: Kept, following: Kept) -> str:
     """Return why a log backup does not lead to the next one, empty when it does."""
     left, right = log.manifest.positions, following.manifest.positions
     ends, begins = gtids(left.get("gtid_end")), gtids(right.get("gtid_start"))
+    if ends and not begins and right.get("gtid_start") is not None:
+        return f"the logs begin anew after {left.get('gtid_end')}"
     if ends and begins:
         # A domain that the next log does not name any more was removed by the administrator.
         if all(ends.get(domain) == number for domain, number in begins.items()):
