@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -56,6 +57,13 @@ class Work:
     say: Callable[[str], None]
     parts: Parts
     expected: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def logs(self) -> str:
+        """Return the directory for what the programs say."""
+        path = os.path.join(self.directory, "log")
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        return path
 
 
 @dataclass

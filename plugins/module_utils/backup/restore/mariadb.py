@@ -73,7 +73,6 @@ class MariaDB(Restorer):
         """Unpack the full backup, apply the increments to that copy, and make it ready."""
         data = os.path.join(work.directory, "data")
         os.mkdir(data, 0o700)
-        os.mkdir(os.path.join(work.directory, "log"), 0o700)
         if any(plain_name(name) == DUMP for name in plan.base.last.manifest.files):
             self._load_dump(plan, work, data)
             return data
@@ -82,11 +81,10 @@ class MariaDB(Restorer):
             place = data if number == 0 else os.path.join(work.directory, "increment")
             os.makedirs(place, mode=0o700, exist_ok=True)
             unpack(kept, named(kept, STREAM), None, work, then=[pipeline.Stage(("mbstream", "-x", "-C", place))])
+            # MariaDB leaves open transactions to the server that starts on the data: there is no --apply-log-only.
             argv = ["mariadb-backup", "--prepare", f"--target-dir={data}", f"--use-memory={self.memory}"]
             if number:
                 argv.append(f"--incremental-dir={place}")
-            if number < len(plan.base.chain) - 1:
-                argv.append("--apply-log-only")
             with work.parts.part("prepare"):
                 done = work.run(argv, timeout=work.timeout)
             if not done.ok or "completed OK!" not in done.stderr[-400:]:
@@ -170,7 +168,7 @@ class MariaDB(Restorer):
                     scratch.serving(
                         argv,
                         user=self.user,
-                        log=os.path.join(work.directory, "log", "server.log"),
+                        log=os.path.join(work.logs, "server.log"),
                         ready=lambda: _answers(address),
                         stop=ask.end,
                         timeout=_START,
@@ -318,7 +316,7 @@ class MariaDB(Restorer):
             pipeline.Stage(("mariadb", f"--defaults-file={session.variables['client']}", "--binary-mode")),
         ]
         try:
-            pipeline.run(stages, None, logs=os.path.join(work.directory, "log"), timeout=work.timeout)
+            pipeline.run(stages, os.path.join(work.directory, "replayed"), logs=work.logs, timeout=work.timeout)
         except pipeline.PipelineError as error:
             raise RestoreError(f"the logs could not be replayed: {error}") from error
 

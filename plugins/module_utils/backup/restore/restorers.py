@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.recoverable import LOG
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore import mariadb
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore.base import Restorer, RestoreError
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore.mariadb import MariaDB
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore.unpack import plain_name
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.store import Kept
 
-_BY_METHOD: dict[str, type[Restorer]] = {
-    "mariadb-backup": MariaDB,
-    "mariadb-dump": MariaDB,
-    "binlog": MariaDB,
+#: By the name of the file that holds the data, without its compression.
+_BY_FILE: dict[str, type[Restorer]] = {
+    mariadb.STREAM: mariadb.MariaDB,
+    mariadb.DUMP: mariadb.MariaDB,
 }
 
 
@@ -25,7 +27,9 @@ def restorer_of(kept: Kept, options: Mapping[str, Any]) -> Restorer:
 
     :raises RestoreError: when nothing here can.
     """
-    method = str(kept.manifest.document.get("method"))
-    if method not in _BY_METHOD:
-        raise RestoreError(f"{kept.path} was made by '{method}', which cannot be restored here")
-    return _BY_METHOD[method](options)
+    if kept.manifest.kind == LOG:
+        return mariadb.MariaDB(options)
+    for name in kept.manifest.files:
+        if plain_name(name) in _BY_FILE:
+            return _BY_FILE[plain_name(name)](options)
+    raise RestoreError(f"{kept.path} was made by '{kept.manifest.document.get('method')}', which cannot be restored here")

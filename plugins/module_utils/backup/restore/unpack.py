@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Sequence
@@ -49,28 +50,22 @@ def unpack(
     """
     path = os.path.join(kept.path, name)
     suffix = os.path.splitext(name)[1]
-    stages = [pipeline.Stage(_DECOMPRESS[suffix])] if suffix in _DECOMPRESS else []
-    stages += list(then)
-    if not stages:
-        stages = [pipeline.Stage(("cat",))]
-    logs = os.path.join(work.directory, "log")
-    os.makedirs(logs, mode=0o700, exist_ok=True)
+    stages = [pipeline.Stage((*_DECOMPRESS.get(suffix, ("cat",)), path)), *then]
+    out = target or os.path.join(work.directory, "out")
     found: list[Entry | Exception] = []
     thread = threading.Thread(target=lambda: found.append(_hash(path)))
     trouble = ""
     with work.parts.part(part):
+        thread.start()
         try:
-            descriptor = reading.open_file(path)
-        except reading.Unreadable as error:
-            raise RestoreError(f"{path} cannot be read: {error}") from error
-        try:
-            thread.start()
-            pipeline.run(stages, target, logs=logs, timeout=work.timeout, source=descriptor)
+            pipeline.run(stages, out, logs=work.logs, timeout=work.timeout)
         except pipeline.PipelineError as error:
             trouble = str(error)
         finally:
-            os.close(descriptor)
             thread.join()
+    if target is None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(out)
     _compare(path, found[0], kept.manifest.files[name])
     if trouble:
         raise RestoreError(f"{path} could not be unpacked: {trouble}")
