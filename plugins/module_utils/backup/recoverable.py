@@ -4,9 +4,9 @@
 
 """What can be recovered from the backups of a source, and which of them a point in time takes.
 
-A base is a state that backups alone give: a full one with its increments, a dump, a snapshot. From a base that knows its
-place in the binary logs, logs that follow each other without a gap lead to every moment up to the end of the last one.
-The order is that of the sequence numbers: clocks may have been set back.
+A base is a state that backups alone give: a full one with its increments, a dump, a snapshot. From a base that knows
+its place in the binary logs, logs that follow each other without a gap lead to every moment up to the end of the last
+one. The order is that of the sequence numbers: clocks may have been set back.
 """
 
 from __future__ import annotations
@@ -308,7 +308,7 @@ class Catalogue:
                 continue
             return Plan(base, logs[: index + 1], target)
         raise Unreachable(
-            f"{self.source} cannot be recovered to {file} position {position}: no base before it whose logs lead there; "
+            f"{self.source} cannot be recovered to {file} position {position}: no base before it leads there; "
             f"{self.statement().sentence()}"
         )
 
@@ -327,7 +327,9 @@ class Catalogue:
                 continue
             parent = bases.get(str(kept.manifest.parent))
             begins, ended = kept.manifest.positions.get("from_lsn"), None
-            why = "" if parent else f"the backup {kept.manifest.parent} that it stands on is not there or cannot be used"
+            why = (
+                "" if parent else f"the backup {kept.manifest.parent} that it stands on is not there or cannot be used"
+            )
             if parent is not None:
                 ended = parent.last.manifest.positions.get("to_lsn")
                 if begins is not None and ended is not None and int(begins) != int(ended):
@@ -342,7 +344,10 @@ class Catalogue:
         """Return which logs lead on, as a range, and why they end."""
         nothing = (len(self.logs), len(self.logs))
         if base.position is None:
-            return (*nothing, f"{base.last.id} does not say where it is in the logs" if self.logged else "there are no logs")
+            return (
+                *nothing,
+                f"{base.last.id} does not say where it is in the logs" if self.logged else "there are no logs",
+            )
         index = bisect.bisect_right(self._sequences, base.last.manifest.sequence)
         number = number_of(base.position[0])
         while index < len(self.logs) and number_of(self.logs[index].manifest.positions.get("last_file")) < number:
@@ -369,7 +374,7 @@ class Catalogue:
 
 
 def covered(log: Kept) -> float:
-    """Return up to when a log backup has everything: its last event, or its beginning when nothing was changed since."""
+    """Return up to when a log backup has everything: its last event, or its beginning when that was later."""
     last = time_of(log.manifest.positions.get("last_time"))
     return max(last or 0.0, log.manifest.started or 0.0)
 

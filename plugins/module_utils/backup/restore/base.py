@@ -119,6 +119,10 @@ class Restorer:
         """Serve the data to this host alone while the block runs; by default there is nothing to serve."""
         yield Session()
 
+    def serve_on(self, work: Work, unit: str, seconds: float) -> str:
+        """Serve kept data for some time by a unit of systemd, and return how to ask it; empty when nothing is served."""
+        return ""
+
     def replay(self, plan: Plan, work: Work, session: Session) -> str:
         """Apply the logs, and return in words where it stopped; empty when there is nothing to apply."""
         return ""
@@ -126,6 +130,13 @@ class Restorer:
     def examine(self, plan: Plan, work: Work, session: Session) -> Examined:
         """Compare the data with what was recorded."""
         raise NotImplementedError
+
+    def ask_running(self, client: str | None, counts: Mapping[str, Mapping[str, int]], work: Work) -> list[Finding]:
+        """Ask the service in production, which serves the restored data now, for what was counted before.
+
+        :param client: configuration file for asking it.
+        """
+        return []
 
 
 def compare_counts(

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The transactions of a binary log, to tell where a replay stops: before a moment, after a transaction, before an event.
+"""The transactions of a binary log, to tell where a replay stops: at a moment, after a transaction, before an event.
 
 A stop is always the boundary of a transaction, so that a replay never ends in the middle of one.
 """

@@ -25,8 +25,8 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore.base import (
     Examined,
     Parts,
-    Restorer,
     RestoreError,
+    Restorer,
     Session,
     Work,
 )
@@ -177,6 +177,31 @@ def restored(
         result.reached = restorer.replay(plan, work, session)
         result.examined = restorer.examine(plan, work, session)
         yield result, session
+
+
+def to_scratch(
+    request: Request, say: Callable[[str], None], *, keep: bool = True, serve: float = 0.0
+) -> tuple[Restored, str]:
+    """Restore, compare, and leave the data in the scratch directory; return also how to ask the server on them.
+
+    :param keep: whether the data stay; what is not as it was recorded never does.
+    :param serve: seconds for which a server stays on them; they go with it.
+    :raises RestoreError: when it cannot be done. Nothing is left then.
+    """
+    for path in scratch.clean(request.scratch):
+        say(f"removed {path}, which an interrupted restore has left")
+    stays, how = False, ""
+    with scratch.directory(request.scratch, request.source, keep=lambda: stays) as place:
+        work = work_in(place, request, say)
+        with restored(request, place, say, work) as (result, _session):
+            pass
+        if result.good and serve:
+            restorer = restorer_of(result.plan.base.last, request.options)
+            how = restorer.serve_on(work, f"worklog-scratch-{os.path.basename(place)}", serve)
+        stays = result.good and (keep or bool(how))
+        if not stays:
+            result.path = ""
+    return result, how
 
 
 def expected(plan: Plan) -> Mapping[str, Any]:

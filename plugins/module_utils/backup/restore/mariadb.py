@@ -14,6 +14,7 @@ import secrets
 import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make import pipeline
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.recoverable import (
@@ -25,8 +26,8 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.recover
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore import binlog, scratch
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore.base import (
     Examined,
-    Restorer,
     RestoreError,
+    Restorer,
     Session,
     Work,
     compare_counts,
@@ -92,6 +93,7 @@ class MariaDB(Restorer):
             if number:
                 shutil.rmtree(place)
         self._look_at_position(plan, data)
+        self._tidy(work, data)
         return data
 
     def replay(self, plan: Plan, work: Work, session: Session) -> str:
@@ -112,9 +114,7 @@ class MariaDB(Restorer):
         shutil.rmtree(os.path.join(work.directory, "binlogs"))
         return words
 
-    def find_event(
-        self, log: Kept, pattern: str, before: float | None, work: Work
-    ) -> binlog.Transaction | None:
+    def find_event(self, log: Kept, pattern: str, before: float | None, work: Work) -> binlog.Transaction | None:
         """Return the last transaction in a log backup with a statement that a pattern finds.
 
         :param before: only what was committed before this moment.
@@ -138,6 +138,32 @@ class MariaDB(Restorer):
     @contextlib.contextmanager
     def serve(self, work: Work) -> Iterator[Session]:
         """Start a server on the data that only this host reaches, through a socket in the directory of the work."""
+        argv, variables = self._server(work)
+        address = variables["socket"]
+        ask = Ask(variables["client"], work)
+        with contextlib.ExitStack() as stack:
+            with work.parts.part("start"):
+                stack.enter_context(
+                    scratch.serving(
+                        argv,
+                        user=self.user,
+                        log=os.path.join(work.logs, "server.log"),
+                        ready=lambda: _answers(address),
+                        stop=ask.end,
+                        timeout=_START,
+                    )
+                )
+                ask.rows("SELECT 1")
+            yield Session(variables, ask)
+
+    def serve_on(self, work: Work, unit: str, seconds: float) -> str:
+        """Leave a server on the kept data for some time."""
+        argv, variables = self._server(work)
+        scratch.serve_on(work.directory, argv, user=self.user, unit=unit, seconds=seconds, run=work.run)
+        return f"mariadb --defaults-file={variables['client']}"
+
+    def _server(self, work: Work) -> tuple[list[str], dict[str, str]]:
+        """Return the command that serves the data, and how it is reached; everything it needs is written."""
         data = os.path.join(work.directory, "data")
         password = secrets.token_hex(24)
         sockets = os.path.join(work.directory, "run")
@@ -160,22 +186,8 @@ class MariaDB(Restorer):
         scratch.give(data, self.user)
         scratch.give(sockets, self.user)
         scratch.give(init, self.user)
-        ask = Ask(client, work)
         argv = ["mariadbd", f"--defaults-file={config}", f"--init-file={init}"]
-        with contextlib.ExitStack() as stack:
-            with work.parts.part("start"):
-                stack.enter_context(
-                    scratch.serving(
-                        argv,
-                        user=self.user,
-                        log=os.path.join(work.logs, "server.log"),
-                        ready=lambda: _answers(address),
-                        stop=ask.end,
-                        timeout=_START,
-                    )
-                )
-                ask.rows("SELECT 1")
-            yield Session({"socket": address, "client": client, "account": ACCOUNT, "password": password}, ask)
+        return argv, {"socket": address, "client": client, "account": ACCOUNT, "password": password}
 
     def examine(self, plan: Plan, work: Work, session: Session) -> Examined:
         """Check every table, count it, try every view, and compare with what was recorded."""
@@ -204,6 +216,18 @@ class MariaDB(Restorer):
             result.compared.append(f"{len(names)} tables and views can be read")
             self._compare(ask, result, subject, work.expected)
         return result
+
+    def ask_running(self, client: str | None, counts: Mapping[str, Mapping[str, int]], work: Work) -> list[Finding]:
+        """Count the tables again: fewer rows are an error, more were written since the server was started."""
+        ask, findings = Ask(client, work), []
+        for schema, tables in counts.items():
+            for table, rows in tables.items():
+                seen = int(ask.rows(f"SELECT COUNT(*) FROM {_quoted(schema)}.{_quoted(table)}")[0])
+                if seen != rows:
+                    severity = "critical" if seen < rows else "info"
+                    message = f"{schema}.{table} has {seen} rows in production, but {rows} were restored"
+                    findings.append(Finding("restore.counts", work.directory, severity, message, seen, rows, "rows"))
+        return findings
 
     def _compare(self, ask: Ask, result: Examined, subject: str, expected: Mapping[str, Any]) -> None:
         counts = expected.get("counts") or {}
@@ -328,16 +352,28 @@ class MariaDB(Restorer):
             for name in ("xtrabackup_binlog_info", "mariadb_backup_binlog_info"):
                 with open(os.path.join(data, name), encoding="utf-8", errors="replace") as stream:
                     file, position = stream.readline().split()[:2]
-                if (os.path.basename(file), int(position)) != (os.path.basename(plan.base.position[0]), plan.base.position[1]):
+                if (os.path.basename(file), int(position)) != (
+                    os.path.basename(plan.base.position[0]),
+                    plan.base.position[1],
+                ):
                     raise RestoreError(
                         f"{plan.base.last.path} is at {file} position {position}, but its manifest says "
                         f"{plan.base.position[0]} position {plan.base.position[1]}: its manifest is not its own"
                     )
 
+    def _tidy(self, work: Work, data: str) -> None:
+        """Take what only the backup program needs out of the data, and keep what tells how its server was set."""
+        for name in os.listdir(data):
+            if name.startswith(("xtrabackup_", "mariadb_backup_", "backup-my.cnf")):
+                os.rename(os.path.join(data, name), os.path.join(work.logs, name))
+
     def _configure(self, work: Work, data: str, address: str) -> str:
         """Write the configuration of the scratch server; nothing of the one in production is read."""
         settings = {}
-        with contextlib.suppress(FileNotFoundError), open(os.path.join(data, "backup-my.cnf"), encoding="utf-8") as stream:
+        with (
+            contextlib.suppress(FileNotFoundError),
+            open(os.path.join(work.logs, "backup-my.cnf"), encoding="utf-8") as stream,
+        ):
             for line in stream:
                 key, sign, value = line.strip().partition("=")
                 if sign and key in _LAYOUT:
@@ -365,12 +401,12 @@ class MariaDB(Restorer):
 
 
 class Ask:
-    """Asks the scratch server.
+    """Asks a server.
 
-    :param client: configuration file with its socket and our account.
+    :param client: configuration file with its address and account, None: as the client's own configuration says.
     """
 
-    def __init__(self, client: str, work: Work) -> None:
+    def __init__(self, client: str | None, work: Work) -> None:
         self._client = client
         self._work = work
 
@@ -379,7 +415,8 @@ class Ask:
 
         :raises RestoreError: when the server refuses it.
         """
-        argv = ["mariadb", f"--defaults-file={self._client}", "--batch", "--raw", "--skip-column-names"]
+        defaults = [f"--defaults-file={self._client}"] if self._client else []
+        argv = ["mariadb", *defaults, "--batch", "--raw", "--skip-column-names"]
         try:
             done = self._work.run(argv, timeout=self._work.timeout, stdin=statement.encode())
         except CommandError as error:
@@ -428,6 +465,8 @@ def _answers(address: str) -> bool:
 def _write(path: str, text: str, mode: int = 0o600) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w", encoding="utf-8") as out:
+    with os.fdopen(
+        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w", encoding="utf-8"
+    ) as out:
         out.write(text)
     os.chmod(path, mode)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.recoverable import LOG
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore import mariadb
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore.base import Restorer, RestoreError
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore.base import RestoreError, Restorer
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore.unpack import plain_name
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.store import Kept
 
@@ -32,4 +32,6 @@ def restorer_of(kept: Kept, options: Mapping[str, Any]) -> Restorer:
     for name in kept.manifest.files:
         if plain_name(name) in _BY_FILE:
             return _BY_FILE[plain_name(name)](options)
-    raise RestoreError(f"{kept.path} was made by '{kept.manifest.document.get('method')}', which cannot be restored here")
+    raise RestoreError(
+        f"{kept.path} was made by '{kept.manifest.document.get('method')}', which cannot be restored here"
+    )

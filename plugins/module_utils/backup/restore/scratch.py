@@ -4,8 +4,8 @@
 
 """Directories in which backups are restored, and the programs that serve them; both go when we go.
 
-A directory carries a lock that its maker holds while it lives, so that a later run knows and removes what was abandoned.
-A server is killed by the kernel when the process that started it dies, however that dies.
+A directory carries a lock that its maker holds while it lives, so that a later run knows what was abandoned. A server
+is killed by the kernel when the process that started it dies, however that dies.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.pipeline import last_words
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore.base import RestoreError
-from ansible_collections.worklog.maintenance.plugins.module_utils.command import which
+from ansible_collections.worklog.maintenance.plugins.module_utils.command import Runner, which
 
 #: Where restored data lie by default.
 ROOT = "/var/lib/worklog-maintenance/scratch"
@@ -194,9 +194,28 @@ def serving(
         try:
             process.wait(timeout=timeout)
         except subprocess.TimeoutExpired:
-            raise RestoreError(f"the scratch server did not end within {timeout:g} s: {last_words(log, 1000)}") from None
+            raise RestoreError(
+                f"the scratch server did not end within {timeout:g} s: {last_words(log, 1000)}"
+            ) from None
     finally:
         if process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def serve_on(directory: str, argv: Sequence[str], *, user: str, unit: str, seconds: float, run: Runner) -> None:
+    """Run a server on a kept directory for some time by itself; the directory goes with it.
+
+    :param unit: name of the unit of systemd that it becomes.
+    :raises RestoreError: when it cannot be started.
+    """
+    program = argv[0] if os.sep in argv[0] else which(argv[0])
+    command = [
+        "systemd-run", f"--unit={unit}", "--collect", "--quiet", "--service-type=exec",
+        f"--property=User={user}", f"--property=RuntimeMaxSec={seconds:.0f}", "--property=NoNewPrivileges=yes",
+        f"--property=ExecStopPost=+/bin/rm -rf -- {directory}", str(program), *argv[1:],
+    ]  # fmt: skip
+    done = run(command, timeout=60)
+    if not done.ok:
+        raise RestoreError(f"the scratch server could not be started as {unit}: {done.describe()}")

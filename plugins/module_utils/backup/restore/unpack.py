@@ -38,7 +38,13 @@ def named(kept: Kept, *names: str) -> str:
 
 
 def unpack(
-    kept: Kept, name: str, target: str | None, work: Work, *, then: Sequence[pipeline.Stage] = (), part: str = "decompress"
+    kept: Kept,
+    name: str,
+    target: str | None,
+    work: Work,
+    *,
+    then: Sequence[pipeline.Stage] = (),
+    part: str = "decompress",
 ) -> None:
     """Decompress a file of a backup into a file, or into the last of some programs.
 
@@ -86,7 +92,9 @@ def _hash(path: str) -> Entry | Exception:
     try:
         descriptor = reading.open_file(path)
         try:
-            seen = reading.read_file(descriptor, lambda blocks, threaded: None, hashed=True, progress=lambda amount: None)
+            seen = reading.read_file(
+                descriptor, lambda blocks, threaded: None, hashed=True, progress=lambda amount: None
+            )
         finally:
             os.close(descriptor)
     except (reading.Unreadable, OSError) as error:
@@ -99,6 +107,6 @@ def _compare(path: str, found: Entry | Exception, recorded: Entry) -> None:
         raise RestoreError(f"{path} cannot be read: {found}")
     if recorded.sha256 is not None and found.sha256 != recorded.sha256:
         raise RestoreError(
-            f"{path} is not what was written when the backup was made: its SHA-256 differs from the one in the manifest; "
+            f"{path} is not what was written when the backup was made: its SHA-256 is not the one in the manifest; "
             "restore from another tier, or from the backup before it"
         )
