@@ -120,7 +120,7 @@ class Restorer:
         yield Session()
 
     def serve_on(self, work: Work, unit: str, seconds: float) -> str:
-        """Serve kept data for some time by a unit of systemd, and return how to ask it; empty when nothing is served."""
+        """Serve kept data for some time by a unit of systemd, and return how to ask it; empty: it does not."""
         return ""
 
     def replay(self, plan: Plan, work: Work, session: Session) -> str:

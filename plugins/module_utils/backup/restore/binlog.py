@@ -28,6 +28,9 @@ _ANNOTATE, _MARIADB_GTID, _QUERY_COMPRESSED = 160, 162, 165
 _BEGINS = (_GTID, _ANONYMOUS, _MARIADB_GTID)
 _WITH_TEXT = (_QUERY, _QUERY_COMPRESSED, _ANNOTATE, _ROWS_TEXT)
 
+#: A value in a statement: it may be a password, or somebody's business.
+_VALUE = re.compile(r"'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.|\"\")*\"", re.DOTALL)
+
 #: Of a longer statement the rest is not looked at.
 _LONGEST = 1 << 20
 
@@ -56,9 +59,10 @@ class Transaction:
     statements: tuple[tuple[str, str], ...]
 
     def describe(self) -> str:
-        """Return it in words: its statement, place and identity."""
-        text = " ".join(" ".join(statement for _database, statement in self.statements).split())
-        return f"{text[:200] or 'a transaction'} ({self.gtid or 'no GTID'}, {self.file} position {self.start})"
+        """Return it in words: its statement without the values in it, its place and its identity."""
+        text = " ".join(_VALUE.sub("'…'", " ".join(statement for _database, statement in self.statements)).split())
+        name = os.path.basename(self.file)
+        return f"{text[:200] or 'a transaction'} ({self.gtid or 'no GTID'}, {name} position {self.start})"
 
 
 def transactions(stream: IO[bytes], file: str, start: int = 4) -> Iterator[Transaction]:

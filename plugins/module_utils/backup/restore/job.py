@@ -159,15 +159,23 @@ def decide(request: Request, work: Work) -> tuple[Plan, Restorer, str]:
 
 @contextlib.contextmanager
 def restored(
-    request: Request, place: str, say: Callable[[str], None], work: Work | None = None
+    request: Request,
+    place: str,
+    say: Callable[[str], None],
+    work: Work | None = None,
+    plan: Plan | None = None,
 ) -> Iterator[tuple[Restored, Session]]:
     """Restore into a directory, and serve the data, replayed and compared, while the block runs.
 
     :param place: an empty directory, which the caller removes.
+    :param plan: which backups it takes; by default what the request asks for.
     :raises RestoreError: when it cannot be done.
     """
     work = work or work_in(place, request, say)
-    plan, restorer, event = decide(request, work)
+    if plan is None:
+        plan, restorer, event = decide(request, work)
+    else:
+        restorer, event = restorer_of(plan.base.last, request.options), ""
     say(f"restoring {request.source}: {plan.sentence()}")
     scratch.room(place, needed(plan))
     result = Restored(plan, event=event, seconds=work.parts.seconds)
@@ -246,9 +254,8 @@ def _before(request: Request, known: Catalogue, restorer: MariaDB, work: Work) -
         work.say(f"looking for '{pattern}' in the logs of {utc(log.manifest.ended)}")
         found = restorer.find_event(log, pattern, request.time, work)
         if found is not None:
-            name = os.path.basename(found.file)
-            words = f"{found.describe().replace(found.file, name)} committed at {utc(found.time)}"
-            return Target(place=(log.id, name, found.start)), words
+            words = f"{found.describe()} committed at {utc(found.time)}"
+            return Target(place=(log.id, os.path.basename(found.file), found.start)), words
     until = f" before {utc(request.time)}" if request.time is not None else ""
     raise RestoreError(
         f"no statement that '{pattern}' finds is in the {len(logs)} log backups of {request.source}{until}; if it has "

@@ -443,9 +443,7 @@ OBJECTS = {
 
 
 def _named(transaction: binlog.Transaction) -> str:
-    """Return a transaction in words, with the name of its log and not its scratch copy."""
-    at = utc(transaction.time)
-    return transaction.describe().replace(os.path.dirname(transaction.file) + os.sep, "") + f" committed at {at}"
+    return f"{transaction.describe()} committed at {utc(transaction.time)}"
 
 
 def _quoted(name: str) -> str:
