@@ -305,7 +305,7 @@ def main() -> None:
     )
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(done.began))
     base = os.path.join(given["reports"], stamp)
-    values = {
+    values: dict[str, Any] = {
         "changed": True,
         "good": done.good,
         "report": done.as_dict(),

@@ -5,7 +5,8 @@
 """The drill: proves on scratch servers that what was backed up can be recovered, how long it takes, and what it says.
 
 Of each source the newest state, a random older backup and a random moment are restored and compared with what was
-recorded. Then an application is started on the newest states of all of them and asked questions. All of it goes in the end.
+recorded. Then an application is started on the newest states of all of them and asked questions. All of it goes in the
+end.
 """
 
 from __future__ import annotations

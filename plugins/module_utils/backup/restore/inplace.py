@@ -26,7 +26,7 @@ from typing import Any
 from ansible_collections.worklog.maintenance.plugins.module_utils import files
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.recoverable import utc
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore import job, scratch
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore.base import RestoreError, Work
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore.base import Parts, RestoreError, Work
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore.restorers import restorer_of
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.store import Store
 from ansible_collections.worklog.maintenance.plugins.module_utils.command import CommandError, Runner, which
@@ -277,7 +277,7 @@ class InPlace:
         """Ask the running service for what was counted before it was started."""
         counts: Mapping[str, Any] = self.journal.values.get("counts") or {}
         backups, _troubles = Store(self.request.root, self.request.source).backups()
-        work = Work(self.directory, self.request.timeout, self.run, self.say, job.Parts())
+        work = Work(self.directory, self.request.timeout, self.run, self.say, Parts())
         restorer = restorer_of(backups[-1], self.request.options)
         found = restorer.ask_running(self.production.client, counts, work)
         self.findings += found

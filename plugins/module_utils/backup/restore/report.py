@@ -14,8 +14,10 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem }
-table { border-collapse: collapse; width: 100% } td, th { border-bottom: 1px solid #ddd; padding: .3rem .6rem; text-align: left; vertical-align: top }
-td.number { text-align: right; font-variant-numeric: tabular-nums } .good { color: #1a7f37 } .bad { color: #b3261e; font-weight: 600 }
+table { border-collapse: collapse; width: 100% }
+td, th { border-bottom: 1px solid #ddd; padding: .3rem .6rem; text-align: left; vertical-align: top }
+td.number { text-align: right; font-variant-numeric: tabular-nums }
+.good { color: #1a7f37 } .bad { color: #b3261e; font-weight: 600 }
 .bar { background: #4c78a8; height: .7rem; display: inline-block }
 """
 
