@@ -118,9 +118,14 @@ options:
     description: Whether backups count that were never verified.
     type: bool
     default: false
-  user:
-    description: Account that the scratch servers run as. By default those of the packaged servers.
-    type: str
+  users:
+    description: Account by source that its scratch server runs as. By default those of the packaged servers.
+    type: dict
+    default: {}
+  server:
+    description: Command of the scratch server of MongoDB, as for M(worklog.maintenance.backup_restore).
+    type: list
+    elements: str
   memory:
     description: Memory for preparing and for the scratch server of MariaDB.
     type: str
@@ -255,7 +260,8 @@ def argument_spec() -> dict[str, Any]:
         "budget": {"type": "str"},
         "limit": {"type": "str", "default": "12h"},
         "unverified": {"type": "bool", "default": False},
-        "user": {"type": "str"},
+        "users": {"type": "dict", "default": {}},
+        "server": {"type": "list", "elements": "str"},
         "memory": {"type": "str", "default": "128M"},
         "identity": {"type": "path"},
     }
@@ -277,7 +283,10 @@ def main() -> None:
             source,
             unverified=given["unverified"],
             scratch=given["scratch"],
-            options={key: given[key] for key in ("user", "memory", "identity")},
+            options={
+                **{key: given[key] for key in ("memory", "identity", "server")},
+                "user": given["users"].get(source),
+            },
             timeout=limit,
         )
         for source in given["sources"]

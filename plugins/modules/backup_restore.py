@@ -75,7 +75,9 @@ options:
     description: Leaves a server on the scratch data for so long, as V(4h). The data go with it.
     type: str
   directory:
-    description: The data directory to replace. Needed with O(target=in_place).
+    description:
+      - The data directory to replace. Needed with O(target=in_place). It must not be a mount point.
+      - Of a source of secrets or logs, the single files below it are replaced, and all others stay.
     type: path
   service:
     description: The unit of systemd that has O(directory) open.
@@ -105,6 +107,12 @@ options:
   identity:
     description: File with the age identity that decrypts an encrypted backup.
     type: path
+  server:
+    description:
+      - Command of the scratch server of MongoDB, in which C(<directory>) and C(<port>) stand for where its data are and
+        where it listens on 127.0.0.1. By default C(mongod).
+    type: list
+    elements: str
   timeout:
     description: Limit for each program, in seconds or as V(90m), V(12h).
     type: str
@@ -252,6 +260,7 @@ ARGUMENTS: dict[str, Any] = {
     "user": {"type": "str"},
     "memory": {"type": "str", "default": "128M"},
     "identity": {"type": "path"},
+    "server": {"type": "list", "elements": "str"},
     "timeout": {"type": "str", "default": "12h"},
 }
 
@@ -276,7 +285,7 @@ def main() -> None:
             backup=given["backup"],
             unverified=given["unverified"],
             scratch=given["scratch"],
-            options={key: given[key] for key in ("user", "memory", "identity")},
+            options={key: given[key] for key in ("user", "memory", "identity", "server", "directory")},
             timeout=units.duration(given["timeout"]),
         )
         if module.check_mode or given["state"] == "planned":

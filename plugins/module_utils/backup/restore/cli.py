@@ -38,6 +38,7 @@ def add_verbs(verb: Verb) -> None:
     sub.add_argument("--backup", help="the state of this backup, by its id")
     sub.add_argument("--unverified", action="store_true", help="use backups that were never verified")
     sub.add_argument("--scratch", default=scratch.ROOT, help=f"default: {scratch.ROOT}")
+    sub.add_argument("--identity", metavar="FILE", help="the age identity that decrypts an encrypted backup")
     sub.add_argument("--serve", metavar="TIME", help="leave a server on the data for so long, as 4h")
     sub.add_argument("--plan", action="store_true", help="only tell which backups it takes")
     sub.add_argument("--in-place", metavar="DIRECTORY", help="replace the data in this directory")
@@ -75,6 +76,7 @@ def _restore(config: Config, options: argparse.Namespace) -> int:
         backup=options.backup,
         unverified=options.unverified,
         scratch=options.scratch,
+        options={"identity": options.identity, "directory": options.in_place},
     )
     if options.plan:
         with scratch.directory(options.scratch, options.source) as place:

@@ -27,6 +27,7 @@ from ansible_collections.worklog.maintenance.plugins.module_utils import files
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.recoverable import utc
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore import job, scratch
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore.base import Parts, RestoreError, Work
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore.files import Archive
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore.restorers import restorer_of
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.store import Store
 from ansible_collections.worklog.maintenance.plugins.module_utils.command import CommandError, Runner, which
@@ -133,6 +134,7 @@ class InPlace:
         self.clock = clock
         self.directory = os.path.realpath(production.directory)
         self.root = os.path.join(os.path.dirname(self.directory), ".worklog-restore")
+        self.swaps = True
         self.findings: list[Finding] = []
         self.downtime: float | None = None
 
@@ -141,9 +143,17 @@ class InPlace:
 
         :raises RestoreError: with the reason.
         """
+        _known, backups = job.catalogue(self.request)
+        restorer = restorer_of(backups[-1], self.request.options)
+        self.swaps = restorer.swaps
+        if not restorer.swaps and not isinstance(restorer, Archive):
+            raise RestoreError(
+                f"{self.request.source} ({restorer.name}) is not restored in place: restore it into scratch with serve, "
+                "look at it, and copy from there what is needed"
+            )
         if not os.path.isdir(self.directory):
-            raise RestoreError(f"{self.directory} is no directory: name the data directory of {self.request.source}")
-        if os.path.ismount(self.directory):
+            raise RestoreError(f"{self.directory} is no directory: name the one that holds {self.request.source}")
+        if restorer.swaps and os.path.ismount(self.directory):
             raise RestoreError(
                 f"{self.directory} is a mount point, which cannot be renamed: restore into scratch beside it "
                 "and move the files by hand, or mount the file system one level higher"
@@ -203,7 +213,10 @@ class InPlace:
             raise RestoreError(f"there is no restore of {self.request.source} to put back")
         aside = str(self.journal.values.get("aside", ""))
         self.journal.write(PUTTING_BACK)
-        if aside and os.path.isdir(aside):
+        if not self.journal.values.get("swaps", True):
+            self._stop()
+            self._put_files_back(aside)
+        elif aside and os.path.isdir(aside):
             self._stop()
             if os.path.lexists(self.directory):
                 failed = self._free(f"{self.directory}.failed-{_stamp(self.clock())}")
@@ -224,7 +237,8 @@ class InPlace:
             BUILDING, source=self.request.source, wanted=self._wanted(), began=utc(self.clock()), host=platform.node()
         )
         ready = False
-        with scratch.directory(self.root, self.request.source, keep=lambda: ready) as place:
+        root = self.root if self.swaps else self.request.scratch
+        with scratch.directory(root, self.request.source, keep=lambda: ready) as place:
             with job.restored(self.request, place, self.say) as (result, _session):
                 pass
             if not result.good:
@@ -232,12 +246,12 @@ class InPlace:
                 raise RestoreError(f"what was restored is not what was recorded, production was not touched: {reasons}")
             self.findings += job.findings_of(result)
             ready = True
-            self.journal.write(BUILT, built=result.path, place=place, **result.as_dict())
+            self.journal.write(BUILT, built=result.path, place=place, swaps=self.swaps, **result.as_dict())
 
     def _swap(self) -> None:
         values = self.journal.values
         if self.journal.stage in (BUILT, STOPPING):
-            aside = values.get("aside") or self._free(f"{self.directory}.before-{_stamp(self.clock())}")
+            aside = values.get("aside") or self._free(self._aside())
             self.journal.write(STOPPING, aside=aside)
             self._stop()
             self.journal.write(SWAPPING)
@@ -253,13 +267,14 @@ class InPlace:
         self._start()
         place = str(values.get("place", ""))
         self.journal.write(DONE, ended=utc(self.clock()))
-        if os.path.dirname(place) == self.root:
-            shutil.rmtree(place, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                os.rmdir(self.root)
+        shutil.rmtree(place, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.rmdir(self.root)
 
     def _exchange(self, built: str, aside: str) -> None:
         """Give the two directories each other's part; every state in between is known by what is there."""
+        if not self.journal.values.get("swaps", True):
+            return self._exchange_files(built, aside)
         if os.path.isdir(self.directory) and not os.path.lexists(aside):
             os.rename(self.directory, aside)
         if os.path.isdir(built):
@@ -272,6 +287,40 @@ class InPlace:
         files.sync_directory(os.path.dirname(self.directory))
         if which("restorecon"):
             self.run(["restorecon", "-R", self.directory], timeout=600)
+
+    def _aside(self) -> str:
+        stamp = _stamp(self.clock())
+        if self.swaps:
+            return f"{self.directory}.before-{stamp}"
+        return os.path.join(os.path.dirname(self.journal.path), f"{self.request.source}.before-{stamp}")
+
+    def _exchange_files(self, built: str, aside: str) -> None:
+        """Replace the single files that are to be restored; each one that was there is kept before it goes."""
+        os.makedirs(aside, mode=0o700, exist_ok=True)
+        created = list(self.journal.values.get("created", []))
+        for place, _directories, names in os.walk(built):
+            for name in names:
+                source = os.path.join(place, name)
+                target = os.path.join(os.sep, os.path.relpath(source, built))
+                if not f"{target}{os.sep}".startswith(f"{self.directory.rstrip(os.sep)}{os.sep}"):
+                    continue
+                kept = os.path.join(aside, target.lstrip(os.sep))
+                if os.path.lexists(target) and target not in created:
+                    if not os.path.lexists(kept):
+                        _copy(target, kept)
+                elif target not in created:
+                    created.append(target)
+                    self.journal.write(self.journal.stage, created=created)
+                _copy(source, target)
+
+    def _put_files_back(self, aside: str) -> None:
+        for place, _directories, names in os.walk(aside):
+            for name in names:
+                kept = os.path.join(place, name)
+                _copy(kept, os.path.join(os.sep, os.path.relpath(kept, aside)))
+        for path in self.journal.values.get("created", []):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
 
     def _check(self) -> None:
         """Ask the running service for what was counted before it was started."""
@@ -390,6 +439,21 @@ def confirmed(given: str, source: str) -> None:
             f"a restore in place replaces the data of {source} on this host: confirm it with {whole}"
             + (f", not '{given}'" if given else "")
         )
+
+
+def _copy(source: str, target: str) -> None:
+    """Have a file or a link at another place in one step, with its owner, mode, times and attributes."""
+    os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
+    temporary = f"{target}.worklog-restore"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
+    shutil.copy2(source, temporary, follow_symlinks=False)
+    before = os.lstat(source)
+    os.chown(temporary, before.st_uid, before.st_gid, follow_symlinks=False)
+    if not stat.S_ISLNK(before.st_mode):
+        os.chmod(temporary, stat.S_IMODE(before.st_mode))
+    os.replace(temporary, target)
+    files.sync_directory(os.path.dirname(target))
 
 
 def _stamp(now: float) -> str:

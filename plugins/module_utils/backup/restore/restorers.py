@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.recoverable import LOG
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore import mariadb
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore import files, mariadb, mongodb, redis
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore.base import RestoreError, Restorer
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore.unpack import plain_name
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.store import Kept
@@ -19,6 +19,9 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.store i
 _BY_FILE: dict[str, type[Restorer]] = {
     mariadb.STREAM: mariadb.MariaDB,
     mariadb.DUMP: mariadb.MariaDB,
+    redis.SNAPSHOT: redis.Redis,
+    files.LISTING: files.Files,
+    "archive": mongodb.MongoDB,
 }
 
 
@@ -32,6 +35,10 @@ def restorer_of(kept: Kept, options: Mapping[str, Any]) -> Restorer:
     for name in kept.manifest.files:
         if plain_name(name) in _BY_FILE:
             return _BY_FILE[plain_name(name)](options)
+        if files.is_archive(name):
+            return files.Archive(options)
+        if plain_name(name).startswith("archive-"):
+            return mongodb.MongoDB(options)
     raise RestoreError(
         f"{kept.path} was made by '{kept.manifest.document.get('method')}', which cannot be restored here"
     )

@@ -20,6 +20,11 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.store i
 _DECOMPRESS = {".zst": ("zstd", "-dcq"), ".gz": ("gzip", "-dc")}
 
 
+def decompressor(path: str) -> list[str]:
+    """Return the command that writes the plain content of a file."""
+    return [*_DECOMPRESS.get(os.path.splitext(path)[1], ("cat", "--")), path]
+
+
 def plain_name(name: str) -> str:
     """Return the name of a file without its compression."""
     base, suffix = os.path.splitext(name)
@@ -54,9 +59,8 @@ def unpack(
     :param part: what the time is counted as.
     :raises RestoreError: when a program fails, or the bytes are not those that were written.
     """
-    path = os.path.join(kept.path, name)
-    suffix = os.path.splitext(name)[1]
-    stages = [pipeline.Stage((*_DECOMPRESS.get(suffix, ("cat",)), path)), *then]
+    path = _path(kept, name)
+    stages = [pipeline.Stage(decompressor(path)), *then]
     out = target or os.path.join(work.directory, "out")
     found: list[Entry | Exception] = []
     thread = threading.Thread(target=lambda: found.append(_hash(path)))
@@ -84,8 +88,15 @@ def verify(kept: Kept, names: Sequence[str], work: Work) -> None:
     """
     with work.parts.part("verify"):
         for name in names:
-            path = os.path.join(kept.path, name)
+            path = _path(kept, name)
             _compare(path, _hash(path), kept.manifest.files[name])
+
+
+def _path(kept: Kept, name: str) -> str:
+    """Return where a file of a backup is; one that would be elsewhere is refused."""
+    if name not in kept.manifest.files or os.path.isabs(name) or ".." in name.split("/"):
+        raise RestoreError(f"{kept.path} has no file {name!r} in it that could be restored")
+    return os.path.join(kept.path, name)
 
 
 def _hash(path: str) -> Entry | Exception:
