@@ -40,6 +40,7 @@ ARCHIVES = ("files.tar", "logs.tar")
 ENCRYPTED = ".age"
 
 _BLOCK = 1 << 20
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
 class Files(Restorer):
@@ -169,9 +170,7 @@ def extract(stream: IO[bytes], root: str) -> int:
                     source = archive.extractfile(member)
                     if source is None:
                         raise RestoreError(f"the member {member.name!r} has no content")
-                    with open(
-                        os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb"
-                    ) as out:
+                    with open(os.open(target, _NEW, 0o600), "wb") as out:
                         shutil.copyfileobj(source, out, _BLOCK)
                         _own(out.fileno(), member)
                 else:
@@ -207,9 +206,8 @@ def _output(argv: list[str], log: str) -> Iterator[IO[bytes]]:
     if program is None:
         raise RestoreError(f"the program '{argv[0]}' is not installed on this host")
     with open(log, "ab") as errors:
-        process = subprocess.Popen(
-            [program, *argv[1:]], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
-        )
+        command = [program, *argv[1:]]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
     try:
         if process.stdout is None:
             raise RestoreError(f"{argv[0]} gives nothing")

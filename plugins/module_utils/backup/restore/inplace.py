@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.worklog.maintenance.plugins.module_utils import files
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.recoverable import utc
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.recoverable import DUMP, utc
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore import job, scratch
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore.base import Parts, RestoreError, Work
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore.files import Archive
@@ -148,8 +148,8 @@ class InPlace:
         self.swaps = restorer.swaps
         if not restorer.swaps and not isinstance(restorer, Archive):
             raise RestoreError(
-                f"{self.request.source} ({restorer.name}) is not restored in place: restore it into scratch with serve, "
-                "look at it, and copy from there what is needed"
+                f"{self.request.source} ({restorer.name}) is not restored in place: restore it into scratch, "
+                "with serve, look at it, and copy from there what is needed"
             )
         if not os.path.isdir(self.directory):
             raise RestoreError(f"{self.directory} is no directory: name the one that holds {self.request.source}")
@@ -244,9 +244,21 @@ class InPlace:
             if not result.good:
                 reasons = "; ".join(finding.message for finding in result.examined.findings)
                 raise RestoreError(f"what was restored is not what was recorded, production was not touched: {reasons}")
+            self._look_at_dump(result)
             self.findings += job.findings_of(result)
             ready = True
             self.journal.write(BUILT, built=result.path, place=place, swaps=self.swaps, **result.as_dict())
+
+    def _look_at_dump(self, result: job.Restored) -> None:
+        """Refuse a dump that does not hold all databases: the others would be gone."""
+        if result.plan.base.last.manifest.kind != DUMP:
+            return
+        names = (set(_directories(self.directory)) - set(_directories(result.path))) - {"#rocksdb", "lost+found"}
+        if names:
+            raise RestoreError(
+                f"the dump {result.plan.base.last.path} does not hold {', '.join(sorted(names))}, which would be gone; "
+                "nothing was touched. Load it into the running server by hand, or restore from a full backup"
+            )
 
     def _swap(self) -> None:
         values = self.journal.values
@@ -454,6 +466,11 @@ def _copy(source: str, target: str) -> None:
         os.chmod(temporary, stat.S_IMODE(before.st_mode))
     os.replace(temporary, target)
     files.sync_directory(os.path.dirname(target))
+
+
+def _directories(path: str) -> list[str]:
+    with os.scandir(path) as entries:
+        return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
 def _stamp(now: float) -> str:

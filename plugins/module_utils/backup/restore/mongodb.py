@@ -30,6 +30,7 @@ _ARCHIVE = re.compile(r"archive(-.+)?")
 _DONE = re.compile(r"finished restoring (?P<name>.+?) \((?P<count>\d+) documents?, (?P<failures>\d+) failures?\)")
 _NO_INDEX = "is unknown"
 _START = 120.0
+_SERVER = ("mongod", "--dbpath", "<directory>", "--bind_ip", "127.0.0.1", "--port", "<port>")
 
 
 class MongoDB(Restorer):
@@ -61,15 +62,7 @@ class MongoDB(Restorer):
             listener.bind(("127.0.0.1", 0))
             port = int(listener.getsockname()[1])
         data = os.path.join(work.directory, "data")
-        given = self.options.get("server") or [
-            "mongod",
-            "--dbpath",
-            "<directory>",
-            "--bind_ip",
-            "127.0.0.1",
-            "--port",
-            "<port>",
-        ]
+        given = self.options.get("server") or _SERVER
         argv = [str(part).replace("<directory>", data).replace("<port>", str(port)) for part in given]
         with contextlib.ExitStack() as stack:
             with work.parts.part("start"):
