@@ -26,7 +26,7 @@ SOUND = ("verified", "structure_ok", "stale")
 #: Verdicts of backups that cannot be used, whatever is asked for.
 BAD = ("damaged", "missing")
 
-INCREMENTAL, LOG = "incremental", "log"
+INCREMENTAL, LOG, DUMP = "incremental", "log", "dump"
 
 _NUMBER = re.compile(r"(.*)\.([0-9]+)")
 
@@ -241,10 +241,10 @@ class Catalogue:
         base = max(self.bases, key=self._newest)
         return Plan(base, self.reach(base)[0], target, self.until(base))
 
-    def _newest(self, base: Base) -> tuple[int, int]:
-        """Return what orders the bases by the state that they lead to, and those that lead to the same by their age."""
+    def _newest(self, base: Base) -> tuple[int, bool, int]:
+        """Return what orders the bases by the state that they lead to, and those that lead to the same."""
         last = (*base.chain, *self.reach(base)[0])[-1]
-        return last.manifest.sequence, base.last.manifest.sequence
+        return (last.manifest.sequence, *_preference(base))
 
     def _plan_backup(self, target: Target) -> Plan:
         for base in self.bases:
@@ -259,7 +259,7 @@ class Catalogue:
 
     def _plan_time(self, target: Target, time: float) -> Plan:
         earlier = [base for base in self.bases if base.moment <= time]
-        for base in sorted(earlier, key=lambda base: base.last.manifest.sequence, reverse=True):
+        for base in sorted(earlier, key=_preference, reverse=True):
             if self.until(base) >= time:
                 logs = self.reach(base)[0]
                 enough = next((number for number, log in enumerate(logs) if covered(log) >= time), len(logs) - 1)
@@ -283,7 +283,7 @@ class Catalogue:
         if len(wanted) != 1:
             raise Unreachable(f"'{target.gtid}' is no transaction of MariaDB: give domain-server-number, as 0-1-4711")
         domain, number = next(iter(wanted.items()))
-        for base in reversed(self.bases):
+        for base in sorted(self.bases, key=_preference, reverse=True):
             if gtids(base.last.manifest.positions.get("gtid")).get(domain, 0) > number or base.position is None:
                 continue
             if gtids(base.last.manifest.positions.get("gtid")).get(domain, 0) == number:
@@ -299,7 +299,7 @@ class Catalogue:
 
     def _plan_place(self, target: Target) -> Plan:
         identifier, file, position = target.place or ("", "", 0)
-        for base in reversed(self.bases):
+        for base in sorted(self.bases, key=_preference, reverse=True):
             logs = self.reach(base)[0]
             index = next((number for number, log in enumerate(logs) if log.id == identifier), None)
             if index is None or base.position is None:
@@ -371,6 +371,11 @@ class Catalogue:
                     f"the clock was set back between {earlier.id} ({utc(left)}) and {later.id} ({utc(right)}): "
                     "times between them occur twice, name a transaction (GTID) there"
                 )
+
+
+def _preference(base: Base) -> tuple[bool, int]:
+    """Return what orders bases: a copy of the files goes before a dump, which takes longer and may hold less."""
+    return base.last.manifest.kind != DUMP, base.last.manifest.sequence
 
 
 def covered(log: Kept) -> float:
