@@ -313,6 +313,7 @@ def _ask(
                         ready=lambda: not ready or _fetch(ready, 5)[0] == 200,
                         stop=lambda: process.terminate(),
                         timeout=application.timeout,
+                        what="the application",
                     )
                 )
             for question in application.questions:

@@ -138,18 +138,24 @@ class MariaDB(Restorer):
     @contextlib.contextmanager
     def serve(self, work: Work) -> Iterator[Session]:
         """Start a server on the data that only this host reaches, through a socket in the directory of the work."""
+        with self._serving(work, loading=False) as session:
+            yield session
+
+    @contextlib.contextmanager
+    def _serving(self, work: Work, loading: bool) -> Iterator[Session]:
+        """Run the server; ``loading``: a dump takes the place of all accounts, so it cannot be asked to end."""
         argv, variables = self._server(work)
         address = variables["socket"]
         ask = Ask(variables["client"], work)
         with contextlib.ExitStack() as stack:
             with work.parts.part("start"):
-                stack.enter_context(
+                process: Any = stack.enter_context(
                     scratch.serving(
                         argv,
                         user=self.user,
                         log=os.path.join(work.logs, "server.log"),
                         ready=lambda: _answers(address),
-                        stop=ask.end,
+                        stop=lambda: process.terminate() if loading else ask.end(),
                         timeout=_START,
                     )
                 )
@@ -276,10 +282,9 @@ class MariaDB(Restorer):
             raise RestoreError(f"an empty server could not be made in {data}: {done.describe()}")
         kept = plan.base.last
         work.say(f"reading the dump of {utc(kept.manifest.ended)}")
-        with self.serve(work) as session:
+        with self._serving(work, loading=True) as session:
             client = pipeline.Stage(("mariadb", f"--defaults-file={session.variables['client']}", "--binary-mode"))
             unpack(kept, named(kept, DUMP), None, work, then=[client], part="load")
-            session.handle.rows("FLUSH PRIVILEGES")
 
     def _unpack_logs(self, logs: Sequence[Kept], work: Work, first: int) -> list[str]:
         """Return the binary logs from a number on, decompressed, in their order."""

@@ -144,7 +144,14 @@ def chown_tree(path: str, uid: int, gid: int) -> None:
 
 @contextlib.contextmanager
 def serving(
-    argv: Sequence[str], *, user: str, log: str, ready: Callable[[], bool], stop: Callable[[], None], timeout: float
+    argv: Sequence[str],
+    *,
+    user: str,
+    log: str,
+    ready: Callable[[], bool],
+    stop: Callable[[], None],
+    timeout: float,
+    what: str = "the scratch server",
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server while the block runs.
 
@@ -153,6 +160,7 @@ def serving(
     :param ready: whether it answers.
     :param stop: asks it to end; when it does not within the time it is killed.
     :param timeout: seconds for it to answer, and to end.
+    :param what: what an error calls it.
     :raises RestoreError: when it ends by itself or does not answer in time.
     """
     program = argv[0] if os.sep in argv[0] else which(argv[0])
@@ -181,22 +189,20 @@ def serving(
         while not ready():
             if process.poll() is not None:
                 raise RestoreError(
-                    f"the scratch server {os.path.basename(program)} ended with exit code {process.returncode}: "
-                    f"{last_words(log, 1000)}"
+                    f"{what} {os.path.basename(program)} ended with exit code {process.returncode}: "
+                    f"{last_words(log, 400)}"
                 )
             if time.monotonic() > limit:
-                raise RestoreError(f"the scratch server did not answer within {timeout:g} s: {last_words(log, 1000)}")
+                raise RestoreError(f"{what} did not answer within {timeout:g} s: {last_words(log, 400)}")
             time.sleep(0.05)
         yield process
         if process.poll() is not None:
-            raise RestoreError(f"the scratch server ended too early: {last_words(log, 1000)}")
+            raise RestoreError(f"{what} ended too early: {last_words(log, 400)}")
         stop()
         try:
             process.wait(timeout=timeout)
         except subprocess.TimeoutExpired:
-            raise RestoreError(
-                f"the scratch server did not end within {timeout:g} s: {last_words(log, 1000)}"
-            ) from None
+            raise RestoreError(f"{what} did not end within {timeout:g} s: {last_words(log, 400)}") from None
     finally:
         if process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
