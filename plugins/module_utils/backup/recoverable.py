@@ -357,6 +357,10 @@ class Catalogue:
         first = str(self.logs[index].manifest.positions.get("first_file"))
         if number_of(first) > number:
             return (*nothing, f"the logs from {base.position[0]} to before {first} are missing")
+        was = gtids(base.last.manifest.positions.get("gtid"))
+        goes_to = self.logs[index].manifest.positions.get("gtid_end")
+        if goes_to is not None and any(gtids(goes_to).get(domain, 0) < number for domain, number in was.items()):
+            return (*nothing, f"the logs after the {base.last.manifest.kind} of {utc(base.moment)} begin anew")
         end = index
         while end < len(self._breaks) and not self._breaks[end]:
             end += 1
@@ -424,6 +428,9 @@ def utc(moment: float | None) -> str:
 def _break(log: Kept, following: Kept) -> str:
     """Return why a log backup does not lead to the next one, empty when it does."""
     left, right = log.manifest.positions, following.manifest.positions
+    gap = following.manifest.document.get("gap")
+    if isinstance(gap, dict):
+        return str(gap.get("reason") or "logs are missing")
     ends, begins = gtids(left.get("gtid_end")), gtids(right.get("gtid_start"))
     if ends and not begins and right.get("gtid_start") is not None:
         return f"the logs begin anew after {left.get('gtid_end')}"

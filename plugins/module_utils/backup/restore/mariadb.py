@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make import pipeline
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.mariadb_objects import OBJECTS
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.recoverable import (
     Plan,
     Target,
@@ -433,18 +434,6 @@ class Ask:
     def end(self) -> None:
         """Remove our account and let the server end by itself, with all on disk."""
         self.rows(f"DROP USER IF EXISTS '{ACCOUNT}'@'localhost'; SHUTDOWN")
-
-
-#: How many of each there are outside the server's own databases; recorded when a backup is made, and compared here.
-OBJECTS = {
-    "views": f"SELECT COUNT(*) FROM information_schema.views WHERE table_schema NOT IN {_SYSTEM}",
-    "routines": f"SELECT COUNT(*) FROM information_schema.routines WHERE routine_schema NOT IN {_SYSTEM}",
-    "triggers": f"SELECT COUNT(*) FROM information_schema.triggers WHERE trigger_schema NOT IN {_SYSTEM}",
-    "events": f"SELECT COUNT(*) FROM information_schema.events WHERE event_schema NOT IN {_SYSTEM}",
-    "indexes": "SELECT COUNT(DISTINCT table_schema, table_name, index_name) FROM information_schema.statistics "
-    f"WHERE table_schema NOT IN {_SYSTEM}",
-    "accounts": "SELECT COUNT(*) FROM mysql.global_priv",
-}
 
 
 def _named(transaction: binlog.Transaction) -> str:
