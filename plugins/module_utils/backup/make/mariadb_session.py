@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.source import MakeError, Stage
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.mariadb_objects import OBJECTS
 from ansible_collections.worklog.maintenance.plugins.module_utils.command import which
 
 #: Databases that the server fills by itself, or whose tables change without a trace in the binary logs.

@@ -345,17 +345,16 @@ class InPlace:
         if worst(found) == "critical":
             raise RestoreError("; ".join(finding.message for finding in found if finding.severity == "critical"))
 
-    def _units(self) -> list[str]:
-        """Return the units in the order in which they are stopped: what would wake the service up goes before it."""
-        units = [*self.production.applications, self.production.service]
-        if self.production.service:
-            argv = ["systemctl", "show", "--property=TriggeredBy", "--value", self.production.service]
-            units[-1:-1] = self.run(argv, timeout=60).stdout.split()
-        return units
+    def _sockets(self) -> list[str]:
+        """Return the units that would wake the service up, such as a socket."""
+        if not self.production.service:
+            return []
+        argv = ["systemctl", "show", "--property=TriggeredBy", "--value", self.production.service]
+        return self.run(argv, timeout=60).stdout.split()
 
     def _stop(self) -> None:
         running = self.journal.values.get("running")
-        units = self._units()
+        units = [*self.production.applications, *self._sockets(), self.production.service]
         if running is None:
             running = [unit for unit in units if unit and self._active(unit)]
             self.journal.write(self.journal.stage, running=running)
@@ -366,10 +365,11 @@ class InPlace:
                 raise RestoreError(f"{unit} could not be stopped: {done.describe()}")
 
     def _start(self, only_service: bool = False) -> None:
-        units = [self.production.service]
+        running = self.journal.values.get("running") or []
+        # A socket cannot be started when its service runs already.
+        units = [*(unit for unit in self._sockets() if unit in running), self.production.service]
         if not only_service:
-            running = self.journal.values.get("running") or []
-            units += [unit for unit in reversed(self._units()[:-1]) if unit in running]
+            units += [unit for unit in reversed(self.production.applications) if unit in running]
         for unit in filter(None, units):
             if self._active(unit):
                 continue
