@@ -226,12 +226,14 @@ class InPlace:
             os.rename(aside, self.directory)
             files.sync_directory(os.path.dirname(self.directory))
         self._start()
+        self._tidy()
         self.journal.write(PUT_BACK)
         self.say(f"the data from before are in {self.directory}")
 
     def _build(self) -> None:
         for path in scratch.clean(self.root):
             self.say(f"removed {path}, which an interrupted restore has left")
+        self._tidy()
         self.journal.values.clear()
         self.journal.write(
             BUILDING, source=self.request.source, wanted=self._wanted(), began=utc(self.clock()), host=platform.node()
@@ -277,9 +279,14 @@ class InPlace:
             self.journal.write(CHECKING)
         self._check()
         self._start()
-        place = str(values.get("place", ""))
+        self._tidy()
         self.journal.write(DONE, ended=utc(self.clock()))
-        shutil.rmtree(place, ignore_errors=True)
+
+    def _tidy(self) -> None:
+        """Remove what is left of the place in which the data were made ready."""
+        place = str(self.journal.values.get("place", ""))
+        if place:
+            shutil.rmtree(place, ignore_errors=True)
         with contextlib.suppress(OSError):
             os.rmdir(self.root)
 
@@ -366,8 +373,11 @@ class InPlace:
 
     def _start(self, only_service: bool = False) -> None:
         running = self.journal.values.get("running") or []
-        # A socket cannot be started when its service runs already.
-        units = [*(unit for unit in self._sockets() if unit in running), self.production.service]
+        for unit in self._sockets():
+            # It cannot be started when its service runs already, which does no harm: then the service listens itself.
+            if unit in running and not self._active(self.production.service):
+                self.run(["systemctl", "start", unit], timeout=60)
+        units = [self.production.service]
         if not only_service:
             units += [unit for unit in reversed(self.production.applications) if unit in running]
         for unit in filter(None, units):
