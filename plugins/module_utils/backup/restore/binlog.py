@@ -28,6 +28,9 @@ _ANNOTATE, _MARIADB_GTID, _QUERY_COMPRESSED = 160, 162, 165
 _BEGINS = (_GTID, _ANONYMOUS, _MARIADB_GTID)
 _WITH_TEXT = (_QUERY, _QUERY_COMPRESSED, _ANNOTATE, _ROWS_TEXT)
 
+#: Events that begin with 13 bytes of numbers.
+_FIXED, _FIXED_SIZE = (_QUERY, _QUERY_COMPRESSED, _MARIADB_GTID), 13
+
 #: A value in a statement: it may be a password, or somebody's business.
 _VALUE = re.compile(r"'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.|\"\")*\"", re.DOTALL)
 
@@ -92,7 +95,10 @@ def transactions(stream: IO[bytes], file: str, start: int = 4) -> Iterator[Trans
         elif position >= start:
             body = b""
             if kind in _WITH_TEXT or kind in _BEGINS:
-                body = stream.read(min(size - _SIZE - checksum, _LONGEST))
+                wanted = min(size - _SIZE - checksum, _LONGEST)
+                body = stream.read(wanted)
+                if len(body) < wanted or (kind in _FIXED and wanted < _FIXED_SIZE):
+                    raise BinlogError(f"{file} ends in the middle of the event at byte {position}")
             ended = kind == _XID
             if kind in _BEGINS:
                 begin, gtid, statements = position, _gtid(kind, server, body), []
