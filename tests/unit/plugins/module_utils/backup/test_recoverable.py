@@ -159,7 +159,7 @@ def test_a_moment_after_the_last_log_names_what_is_nearest(week: History) -> Non
     assert caught.value.before == week.now and caught.value.after is None
     assert "cannot be recovered to 2026-09-24T20:15:20Z: it is the newest log" in str(caught.value)
     with pytest.raises(
-        Unreachable, match="no backup is as old as that.*before it is none, after it 2026-09-21T14:13:20Z"
+        Unreachable, match=r"no backup is as old as that.*before it is none, after it 2026-09-21T14:13:20Z"
     ):
         week.catalogue().plan(Target(time=BEGIN - 1))
 
