@@ -43,8 +43,8 @@ IN_PLACE = {
     "restore_confirm": "written@db1",
 }
 
-#: Writes a row as often as it is told and notes it when it is committed: number, value, the second of the server in which
-#: the statement began. Whatever is noted must come back; what is not may not be there.
+#: Writes a row as often as it is told and notes it when it is committed: number, value, and the second of the server.
+#: Whatever is noted must come back; what is not may not be there.
 WRITER = """
 import pymysql, random, sys, time
 random.seed(int(sys.argv[1]))
@@ -52,8 +52,7 @@ link = pymysql.connect(unix_socket="/run/mysqld/mysqld.sock", user="root", datab
 cursor = link.cursor()
 for number in range(int(sys.argv[2]), int(sys.argv[2]) + int(sys.argv[3])):
     value = random.getrandbits(60)
-    cursor.execute("SET @at = UNIX_TIMESTAMP(); INSERT INTO rows_ VALUES (%s, %s)" if False else
-                   "INSERT INTO rows_ (number, value) VALUES (%s, %s)", (number, value))
+    cursor.execute("INSERT INTO rows_ (number, value) VALUES (%s, %s)", (number, value))
     cursor.execute("SELECT UNIX_TIMESTAMP(at) FROM rows_ WHERE number = %s", (number,))
     print(number, value, cursor.fetchone()[0], flush=True)
     time.sleep(float(sys.argv[4]))
@@ -126,7 +125,8 @@ def noted(lab: Lab) -> Iterator[Noted]:
     sql(
         lab,
         "DROP DATABASE IF EXISTS noted; CREATE DATABASE noted; CREATE TABLE noted.rows_ (number INT PRIMARY KEY, "
-        "value BIGINT, at TIMESTAMP DEFAULT CURRENT_TIMESTAMP); CREATE VIEW noted.newest AS SELECT MAX(number) FROM noted.rows_",
+        "value BIGINT, at TIMESTAMP DEFAULT CURRENT_TIMESTAMP); "
+        "CREATE VIEW noted.newest AS SELECT MAX(number) FROM noted.rows_",
     )
     program.run("written", "full")
     for kind in ("log", "incremental", "log", "incremental"):
