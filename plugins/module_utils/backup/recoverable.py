@@ -4,9 +4,9 @@
 
 """What can be recovered from the backups of a source, and which of them a point in time takes.
 
-A base is a state that backups alone give: a full one with its increments, a dump, a snapshot. From a base that knows its
-place in the binary logs, logs that follow each other without a gap lead to every moment up to the end of the last one.
-The order is that of the sequence numbers: clocks may have been set back.
+A base is a state that backups alone give: a full one with its increments, a dump, a snapshot. From a base that knows
+its place in the binary logs, logs that follow each other without a gap lead to every moment up to the end of the last
+one. The order is that of the sequence numbers: clocks may have been set back.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SOUND = ("verified", "structure_ok", "stale")
 #: Verdicts of backups that cannot be used, whatever is asked for.
 BAD = ("damaged", "missing")
 
-INCREMENTAL, LOG = "incremental", "log"
+INCREMENTAL, LOG, DUMP = "incremental", "log", "dump"
 
 _NUMBER = re.compile(r"(.*)\.([0-9]+)")
 
@@ -241,10 +241,10 @@ class Catalogue:
         base = max(self.bases, key=self._newest)
         return Plan(base, self.reach(base)[0], target, self.until(base))
 
-    def _newest(self, base: Base) -> tuple[int, int]:
-        """Return what orders the bases by the state that they lead to, and those that lead to the same by their age."""
+    def _newest(self, base: Base) -> tuple[int, bool, int]:
+        """Return what orders the bases by the state that they lead to, and those that lead to the same."""
         last = (*base.chain, *self.reach(base)[0])[-1]
-        return last.manifest.sequence, base.last.manifest.sequence
+        return (last.manifest.sequence, *_preference(base))
 
     def _plan_backup(self, target: Target) -> Plan:
         for base in self.bases:
@@ -259,7 +259,7 @@ class Catalogue:
 
     def _plan_time(self, target: Target, time: float) -> Plan:
         earlier = [base for base in self.bases if base.moment <= time]
-        for base in sorted(earlier, key=lambda base: base.last.manifest.sequence, reverse=True):
+        for base in sorted(earlier, key=_preference, reverse=True):
             if self.until(base) >= time:
                 logs = self.reach(base)[0]
                 enough = next((number for number, log in enumerate(logs) if covered(log) >= time), len(logs) - 1)
@@ -283,7 +283,7 @@ class Catalogue:
         if len(wanted) != 1:
             raise Unreachable(f"'{target.gtid}' is no transaction of MariaDB: give domain-server-number, as 0-1-4711")
         domain, number = next(iter(wanted.items()))
-        for base in reversed(self.bases):
+        for base in sorted(self.bases, key=_preference, reverse=True):
             if gtids(base.last.manifest.positions.get("gtid")).get(domain, 0) > number or base.position is None:
                 continue
             if gtids(base.last.manifest.positions.get("gtid")).get(domain, 0) == number:
@@ -299,7 +299,7 @@ class Catalogue:
 
     def _plan_place(self, target: Target) -> Plan:
         identifier, file, position = target.place or ("", "", 0)
-        for base in reversed(self.bases):
+        for base in sorted(self.bases, key=_preference, reverse=True):
             logs = self.reach(base)[0]
             index = next((number for number, log in enumerate(logs) if log.id == identifier), None)
             if index is None or base.position is None:
@@ -308,7 +308,7 @@ class Catalogue:
                 continue
             return Plan(base, logs[: index + 1], target)
         raise Unreachable(
-            f"{self.source} cannot be recovered to {file} position {position}: no base before it whose logs lead there; "
+            f"{self.source} cannot be recovered to {file} position {position}: no base before it leads there; "
             f"{self.statement().sentence()}"
         )
 
@@ -327,7 +327,9 @@ class Catalogue:
                 continue
             parent = bases.get(str(kept.manifest.parent))
             begins, ended = kept.manifest.positions.get("from_lsn"), None
-            why = "" if parent else f"the backup {kept.manifest.parent} that it stands on is not there or cannot be used"
+            why = (
+                "" if parent else f"the backup {kept.manifest.parent} that it stands on is not there or cannot be used"
+            )
             if parent is not None:
                 ended = parent.last.manifest.positions.get("to_lsn")
                 if begins is not None and ended is not None and int(begins) != int(ended):
@@ -342,7 +344,10 @@ class Catalogue:
         """Return which logs lead on, as a range, and why they end."""
         nothing = (len(self.logs), len(self.logs))
         if base.position is None:
-            return (*nothing, f"{base.last.id} does not say where it is in the logs" if self.logged else "there are no logs")
+            return (
+                *nothing,
+                f"{base.last.id} does not say where it is in the logs" if self.logged else "there are no logs",
+            )
         index = bisect.bisect_right(self._sequences, base.last.manifest.sequence)
         number = number_of(base.position[0])
         while index < len(self.logs) and number_of(self.logs[index].manifest.positions.get("last_file")) < number:
@@ -352,6 +357,10 @@ class Catalogue:
         first = str(self.logs[index].manifest.positions.get("first_file"))
         if number_of(first) > number:
             return (*nothing, f"the logs from {base.position[0]} to before {first} are missing")
+        was = gtids(base.last.manifest.positions.get("gtid"))
+        goes_to = self.logs[index].manifest.positions.get("gtid_end")
+        if goes_to is not None and any(gtids(goes_to).get(domain, 0) < number for domain, number in was.items()):
+            return (*nothing, f"the logs after the {base.last.manifest.kind} of {utc(base.moment)} begin anew")
         end = index
         while end < len(self._breaks) and not self._breaks[end]:
             end += 1
@@ -368,8 +377,13 @@ class Catalogue:
                 )
 
 
+def _preference(base: Base) -> tuple[bool, int]:
+    """Return what orders bases: a copy of the files goes before a dump, which takes longer and may hold less."""
+    return base.last.manifest.kind != DUMP, base.last.manifest.sequence
+
+
 def covered(log: Kept) -> float:
-    """Return up to when a log backup has everything: its last event, or its beginning when nothing was changed since."""
+    """Return up to when a log backup has everything: its last event, or its beginning when that was later."""
     last = time_of(log.manifest.positions.get("last_time"))
     return max(last or 0.0, log.manifest.started or 0.0)
 
@@ -414,7 +428,12 @@ def utc(moment: float | None) -> str:
 def _break(log: Kept, following: Kept) -> str:
     """Return why a log backup does not lead to the next one, empty when it does."""
     left, right = log.manifest.positions, following.manifest.positions
+    gap = following.manifest.document.get("gap")
+    if isinstance(gap, dict):
+        return str(gap.get("reason") or "logs are missing")
     ends, begins = gtids(left.get("gtid_end")), gtids(right.get("gtid_start"))
+    if ends and not begins and right.get("gtid_start") is not None:
+        return f"the logs begin anew after {left.get('gtid_end')}"
     if ends and begins:
         # A domain that the next log does not name any more was removed by the administrator.
         if all(ends.get(domain) == number for domain, number in begins.items()):

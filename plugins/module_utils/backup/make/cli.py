@@ -28,6 +28,8 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make im
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.source import MakeError
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.prune import OVERRIDES
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restic import ResticError
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore import cli as recovery
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore.base import RestoreError
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.tiers import TierError
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.expect import ExpectationError
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.verdict import GOOD
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(USAGE, str(error))
     except store.Busy as error:
         return _fail(BUSY, str(error))
-    except (MakeError, ResticError, TierError, store.StoreError, record.RecordError) as error:
+    except (MakeError, RestoreError, ResticError, TierError, store.StoreError, record.RecordError) as error:
         return _fail(FAILED, str(error))
     except trace.Stopped:
         return _fail(FAILED, "stopped before the end; what was begun is removed")
@@ -261,6 +263,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = verb("init", _init, "make the repository of a tier")
     sub.add_argument("source")
     sub.add_argument("tier")
+    recovery.add_verbs(verb)
     return parser
 
 

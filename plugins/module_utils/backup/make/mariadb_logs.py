@@ -27,6 +27,7 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.ma
     about,
     begin_snapshot,
     count,
+    count_objects,
     describe,
     gtid_at,
     list_tables,
@@ -295,13 +296,14 @@ def _probe(
         work.say(f"counts {len(tables.countable)} tables as they are at {position.file}:{position.position}")
         try:
             found = count(counting, tables, probing.checksums)
+            objects = count_objects(counting)
         except MakeError as error:
             warnings.append(f"the tables were not counted: {error}")
             return None
     warnings += [f"not counted: {reason}" for reason in found.untold]
     probe = {
         "time": utc(now), "binlog_file": position.file, "binlog_position": position.position, "gtid": gtid,
-        "counts": found.counts, "checksums": found.checksums,
+        "counts": found.counts, "checksums": found.checksums, "objects": objects,
     }  # fmt: skip
     return {key: value for key, value in probe.items() if value}
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
@@ -17,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.source import MakeError, Stage
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.mariadb_objects import OBJECTS
 from ansible_collections.worklog.maintenance.plugins.module_utils.command import which
 
 #: Databases that the server fills by itself, or whose tables change without a trace in the binary logs.
@@ -346,4 +348,13 @@ def count(session: Session, tables: Tables, checksums: bool) -> Counted:
         except QueryError as error:
             found.untold.append(f"{database}.{table}: {error}")
     session.query("COMMIT")  # until then no counted table can be altered
+    return found
+
+
+def count_objects(session: Session) -> dict[str, int]:
+    """Return how many views, routines and the like there are, as far as this account may see them."""
+    found = {}
+    for name, statement in OBJECTS.items():
+        with contextlib.suppress(QueryError):
+            found[name] = int(session.query(statement)[0][0])
     return found

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The transactions of a binary log, to tell where a replay stops: before a moment, after a transaction, before an event.
+"""The transactions of a binary log, to tell where a replay stops: at a moment, after a transaction, before an event.
 
 A stop is always the boundary of a transaction, so that a replay never ends in the middle of one.
 """
@@ -27,6 +27,12 @@ _ROWS_TEXT, _GTID, _ANONYMOUS = 29, 33, 34
 _ANNOTATE, _MARIADB_GTID, _QUERY_COMPRESSED = 160, 162, 165
 _BEGINS = (_GTID, _ANONYMOUS, _MARIADB_GTID)
 _WITH_TEXT = (_QUERY, _QUERY_COMPRESSED, _ANNOTATE, _ROWS_TEXT)
+
+#: Events that begin with 13 bytes of numbers.
+_FIXED, _FIXED_SIZE = (_QUERY, _QUERY_COMPRESSED, _MARIADB_GTID), 13
+
+#: A value in a statement: it may be a password, or somebody's business.
+_VALUE = re.compile(r"'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.|\"\")*\"", re.DOTALL)
 
 #: Of a longer statement the rest is not looked at.
 _LONGEST = 1 << 20
@@ -56,9 +62,10 @@ class Transaction:
     statements: tuple[tuple[str, str], ...]
 
     def describe(self) -> str:
-        """Return it in words: its statement, place and identity."""
-        text = " ".join(" ".join(statement for _database, statement in self.statements).split())
-        return f"{text[:200] or 'a transaction'} ({self.gtid or 'no GTID'}, {self.file} position {self.start})"
+        """Return it in words: its statement without the values in it, its place and its identity."""
+        text = " ".join(_VALUE.sub("'…'", " ".join(statement for _database, statement in self.statements)).split())
+        name = os.path.basename(self.file)
+        return f"{text[:200] or 'a transaction'} ({self.gtid or 'no GTID'}, {name} position {self.start})"
 
 
 def transactions(stream: IO[bytes], file: str, start: int = 4) -> Iterator[Transaction]:
@@ -88,7 +95,10 @@ def transactions(stream: IO[bytes], file: str, start: int = 4) -> Iterator[Trans
         elif position >= start:
             body = b""
             if kind in _WITH_TEXT or kind in _BEGINS:
-                body = stream.read(min(size - _SIZE - checksum, _LONGEST))
+                wanted = min(size - _SIZE - checksum, _LONGEST)
+                body = stream.read(wanted)
+                if len(body) < wanted or (kind in _FIXED and wanted < _FIXED_SIZE):
+                    raise BinlogError(f"{file} ends in the middle of the event at byte {position}")
             ended = kind == _XID
             if kind in _BEGINS:
                 begin, gtid, statements = position, _gtid(kind, server, body), []

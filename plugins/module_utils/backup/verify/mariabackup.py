@@ -213,6 +213,8 @@ def judge(
     }
     if "checkpoints" not in described:
         return None
+    if root and all(DESCRIPTION.match(name) or name.endswith(".log") for name in there):
+        return None  # what --extra-lsndir has left beside a stream, and describes that one
     if "info" not in described:
         _add(found, "missing", "xtrabackup_info is missing: the backup did not end, or was not copied as a whole")
     points, info = read_pairs(described["checkpoints"]), read_pairs(described.get("info"))

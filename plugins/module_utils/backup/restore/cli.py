@@ -1,0 +1,140 @@
+# Copyright: (c) 2026, Worklog Maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the program worklog-backup knows of recovery: the verbs status and restore."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ansible_collections.worklog.maintenance.plugins.module_utils import command, record, units
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup import store
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.config import Config, ConfigError
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.recoverable import Catalogue, utc
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore import inplace, job, scratch
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore.base import RestoreError
+from ansible_collections.worklog.maintenance.plugins.module_utils.finding import Finding
+
+Verb = Callable[[str, Callable[[Config, argparse.Namespace], int], str], argparse.ArgumentParser]
+
+
+def add_verbs(verb: Verb) -> None:
+    """Add the verbs to the program."""
+    sub = verb("status", _status, "tell what can be recovered: from when, to when, and which gaps there are")
+    sub.add_argument("source", nargs="?")
+    sub.add_argument("--json", action="store_true", help="for programs")
+    sub.add_argument("--unverified", action="store_true", help="count backups that were never verified")
+    sub = verb("restore", _restore, "restore a source, by default into a scratch directory, which changes nothing else")
+    sub.add_argument("source")
+    sub.add_argument("--time", help="all that was committed before this moment, as 2026-01-31T02:03:04Z")
+    sub.add_argument("--gtid", help="all up to and with this transaction, as 0-1-4711")
+    sub.add_argument("--before-event", metavar="PATTERN", help="all before the last statement that this finds")
+    sub.add_argument("--backup", help="the state of this backup, by its id")
+    sub.add_argument("--unverified", action="store_true", help="use backups that were never verified")
+    sub.add_argument("--scratch", default=scratch.ROOT, help=f"default: {scratch.ROOT}")
+    sub.add_argument("--identity", metavar="FILE", help="the age identity that decrypts an encrypted backup")
+    sub.add_argument("--serve", metavar="TIME", help="leave a server on the data for so long, as 4h")
+    sub.add_argument("--plan", action="store_true", help="only tell which backups it takes")
+    sub.add_argument("--in-place", metavar="DIRECTORY", help="replace the data in this directory")
+    sub.add_argument("--service", default="", help="the unit that has the directory open")
+    sub.add_argument("--application", action="append", default=[], help="a unit to stop before and start after it")
+    sub.add_argument("--confirm", default="", metavar="SOURCE@HOST", help="needed to replace data")
+    sub.add_argument("--put-back", action="store_true", help="with --in-place: have the data from before again")
+
+
+def _status(config: Config, options: argparse.Namespace) -> int:
+    names = [options.source] if options.source else sorted({*config.sources, *store.sources(config.root)})
+    statements = []
+    for name in names:
+        backups, troubles = store.Store(config.root, name).backups()
+        for trouble in troubles:
+            print(f"passed over: {trouble}", flush=True)
+        statements.append(Catalogue(name, backups, unverified=options.unverified).statement())
+    if options.json:
+        print(json.dumps([statement.as_dict() for statement in statements], indent=1, ensure_ascii=False))
+    else:
+        for statement in statements:
+            print(statement.sentence())
+            for line in statement.unusable if statement.windows else ():
+                print(f"  {line}")
+    return 0 if all(statement.windows for statement in statements) else 1
+
+
+def _restore(config: Config, options: argparse.Namespace) -> int:
+    request = job.Request(
+        config.root,
+        options.source,
+        time=job.parse_time(options.time),
+        gtid=options.gtid,
+        event=options.before_event,
+        backup=options.backup,
+        unverified=options.unverified,
+        scratch=options.scratch,
+        options={"identity": options.identity, "directory": options.in_place},
+    )
+    if options.plan:
+        with scratch.directory(options.scratch, options.source) as place:
+            plan, _restorer, event = job.decide(request, job.work_in(place, request, _say))
+        print(plan.sentence() + (f": {event}" if event else ""))
+        return 0
+    began, started = time.monotonic(), utc(time.time())
+    findings: list[Finding] = []
+    details: dict[str, Any] = {}
+    result, downtime = "failed", None
+    try:
+        if options.in_place:
+            inplace.confirmed(options.confirm, options.source)
+            production = inplace.Production(options.in_place, options.service, tuple(options.application))
+            with inplace.held(options.source) as journal:
+                restore = inplace.InPlace(request, production, journal, command.run, _say)
+                try:
+                    if options.put_back:
+                        restore.put_back()
+                    else:
+                        restore.look()
+                        restore.restore()
+                finally:
+                    findings, downtime = restore.findings, restore.downtime
+                    details = {key: value for key, value in journal.values.items() if key != "wanted"}
+        else:
+            try:
+                serve = units.duration(options.serve) if options.serve else 0.0
+            except ValueError as error:
+                raise ConfigError(f"--serve is {options.serve!r}, but must be {error}") from None
+            restored, how = job.to_scratch(request, _say, serve=serve)
+            details, findings = restored.as_dict(), job.findings_of(restored)
+            for text in (restored.event, restored.reached, restored.path, how and f"ask it with: {how}"):
+                if text:
+                    _say(text)
+            if not restored.good:
+                raise RestoreError("; ".join(finding.message for finding in restored.examined.findings))
+        result = "ok"
+    except RestoreError as error:
+        findings.append(Finding("restore", options.source, "critical", str(error)))
+        raise
+    finally:
+        record.append(
+            config.records,
+            record.line(
+                what="restore",
+                subject=options.source,
+                result=result,
+                started=started,
+                by=os.environ.get("SUDO_USER") or os.environ.get("USER") or str(os.geteuid()),
+                recovery_seconds=round(time.monotonic() - began, 3) if result == "ok" else None,
+                downtime_seconds=downtime,
+                findings=findings,
+                details=details,
+            ),
+        )
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
