@@ -118,9 +118,7 @@ def outlook(config: Config, source: Source, kind: str) -> str:
     backups, _troubles = Store(config.root, source.name).backups()
     newest = next((kept for kept in reversed(backups) if kept.manifest.kind == kind), None)
     last = f"the newest one is {newest.path}, {newest.verdict or 'unverified'}" if newest else "there is none yet"
-    return (
-        f"would make a backup of {source.name} ({source.engine.name} {kind}) in {config.root}; {last}"
-    )
+    return f"would make a backup of {source.name} ({source.engine.name} {kind}) in {config.root}; {last}"
 
 
 def _look_at_kind(source: Source, kind: str) -> None:
