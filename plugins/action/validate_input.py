@@ -73,7 +73,11 @@ class ActionModule(ActionBase):
         self, specification: Mapping[str, Any], prefix: str | None, variables: Mapping[str, Any]
     ) -> Iterator[str]:
         if prefix:
+            # Those of a role whose name begins with the name of this one are that role's.
+            others = tuple(f"{path.name}_" for path in ROLES.iterdir() if path.name.startswith(prefix))
             for name in sorted(variables):
+                if name.startswith(others):
+                    continue
                 if name.startswith(prefix) and name not in specification and not name.endswith("_result"):
                     yield f"there is no variable '{name}'{_suggestion(name, list(specification))}"
         values = {}

@@ -390,7 +390,20 @@ def test_an_append_only_file_is_copied_whole_while_it_is_written(
 ) -> None:
     cache(databases, aof=True, method="bgsave")
     code = "for i = 1, 50 do redis.call('SET', 'w' .. math.random(100000), string.rep('x', 5000)) end"
-    writer = ["env", f"REDISCLI_AUTH={SECRET}", "redis-cli", "-p", str(PORT), "-r", "100000", "-i", "0.005", "EVAL", code, "0"]
+    writer = [
+        "env",
+        f"REDISCLI_AUTH={SECRET}",
+        "redis-cli",
+        "-p",
+        str(PORT),
+        "-r",
+        "100000",
+        "-i",
+        "0.005",
+        "EVAL",
+        code,
+        "0",
+    ]
     command = ["docker", "exec", lab.container("db1"), *writer]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.worklog.maintenance.plugins.module_utils import files, record, units
@@ -20,6 +21,7 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.op
     mapping,
     number,
     path,
+    paths,
     texts,
 )
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.source import REQUIRED, Engine
@@ -29,6 +31,13 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.store i
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.tiers import Tier
 
 PATH = "/etc/worklog-maintenance/backup.json"
+
+#: Where the program is on a host.
+PROGRAM = "/usr/local/sbin/worklog-backup"
+
+#: Group of the accounts other than root that make backups: it may read the configuration, enter the directory of all
+#: backups and append records.
+GROUP = "worklog-backup"
 
 
 class ConfigError(Exception):
@@ -46,6 +55,10 @@ class Source:
     :param verify: whether every backup is read again as soon as it is made.
     :param keep: what is kept of its backups on this host.
     :param tiers: where copies of them go, by name.
+    :param user: account that makes its backups and owns them; None: whoever runs the program.
+    :param calendars: when each kind is made, copied and pruned by itself, as systemd.time(7) writes it.
+    :param delay: seconds at most by which that is put off, so that not all hosts begin at once.
+    :param watch: files and directories; when one changes, a snapshot is made.
     """
 
     name: str
@@ -55,6 +68,10 @@ class Source:
     verify: bool
     keep: Policy
     tiers: dict[str, Tier]
+    user: str | None = None
+    calendars: Mapping[str, str] = field(default_factory=dict)
+    delay: float = 0
+    watch: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,18 +82,62 @@ class Config:
     :param min_free: share of the file system that must stay free.
     :param records: file of the maintenance records.
     :param sources: by name.
+    :param notify: program and arguments that are given the record of a failed run on standard input.
     """
 
     root: str
     min_free: float
     records: str
     sources: dict[str, Source]
+    notify: tuple[str, ...] = ()
 
+
+def plain_paths(value: Any) -> tuple[str, ...]:
+    """Return absolute paths in which nothing stands for something else, or none.
+
+    :raises ValueError: when one is none.
+    """
+    found = paths(value) if value else ()
+    if any(set("*?[") & set(entry) for entry in found):
+        raise ValueError("a list of absolute paths without patterns")
+    return found
+
+
+def account(value: Any) -> str:
+    """Return the name of an account.
+
+    :raises ValueError: when it is none.
+    """
+    if not isinstance(value, str) or not _ACCOUNT.fullmatch(value):
+        raise ValueError("the name of an account")
+    return value
+
+
+_ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+
+#: When the kinds of an engine are made by themselves, unless the source says otherwise.
+CALENDARS: Mapping[str, Mapping[str, str]] = {
+    "mariadb": {
+        "full": "Sun *-*-* 01:30",
+        "incremental": "Mon..Sat *-*-* 01:30",
+        "log": "hourly",
+        "dump": "*-*-* 03:00",
+    },
+    "mongodb": {"full": "*-*-* 02:00"},
+    "redis": {"full": "*-*-* 02:15"},
+    "files": {"snapshot": "*-*-* 02:30"},
+    "secrets": {"snapshot": "*-*-* 02:45"},
+    "archive": {"archive": "Sun *-*-* 03:30"},
+}
+
+#: When what was made is copied to the tiers, and when what is redundant is removed.
+_KEEPING: Mapping[str, str] = {"copy": "*-*-* 04:00", "prune": "*-*-* 05:00"}
 
 _GENERAL: Options = {
     "root": (path, "/var/backups/worklog"),
     "min_free": (units.share, "5%"),
     "records": (path, record.PATH),
+    "notify": (texts, ()),
     "sources": (mapping, REQUIRED),
 }
 _SOURCE: Options = {
@@ -86,6 +147,10 @@ _SOURCE: Options = {
     "verify": (boolean, True),
     "keep": (mapping, {}),
     "tiers": (mapping, {}),
+    "user": (account, None),
+    "schedule": (mapping, {}),
+    "delay": (units.duration, "10m"),
+    "watch": (plain_paths, ()),
 }
 _KEEP: Options = {
     "age": (units.duration, "7d"),
@@ -144,16 +209,26 @@ def parse(value: Any, subject: str) -> Config:
         common = _read(where, {key: given[key] for key in given if key in _SOURCE}, _SOURCE)
         own = {key: given[key] for key in given if key not in _SOURCE}
         options = _read(where, own, engine.OPTIONS, also=_SOURCE)
-        sources[name] = Source(
-            name,
-            engine(options),
-            common["timeout"],
-            common["expect"],
-            common["verify"],
-            Policy(**_read(f"{where}: keep", common["keep"], _KEEP)),
-            {str(tier): _tier(where, str(tier), given) for tier, given in common["tiers"].items()},
-        )
-    return Config(general["root"], general["min_free"], general["records"], sources)
+        calendars = _calendars(where, engine, common.pop("schedule"), bool(common["tiers"]))
+        if common["watch"] and "snapshot" not in engine.kinds:
+            raise ConfigError(f"{where}: watch is for engines that make snapshots, and {engine.name} does not")
+        del common["engine"]
+        common["keep"] = Policy(**_read(f"{where}: keep", common["keep"], _KEEP))
+        common["tiers"] = {str(tier): _tier(where, str(tier), given) for tier, given in common["tiers"].items()}
+        sources[name] = Source(name, engine(options), calendars=calendars, **common)
+    del general["sources"]
+    return Config(sources=sources, **general)
+
+
+def _calendars(subject: str, engine: type[Engine], given: Mapping[str, Any], copied: bool) -> dict[str, str]:
+    possible = [*engine.kinds, *(["copy"] if copied else []), "prune"]
+    for work, calendar in given.items():
+        if work not in possible:
+            raise ConfigError(f"{subject}: schedule has '{work}', but there are {', '.join(possible)}")
+        if not isinstance(calendar, str) or "\n" in calendar:
+            raise ConfigError(f"{subject}: schedule of {work} is {calendar!r}, but must be a text such as 'Sun 01:30'")
+    wanted = {**CALENDARS.get(engine.name, {}), **_KEEPING, **given}
+    return {work: wanted[work] for work in possible if wanted.get(work)}
 
 
 def find(config: Config, name: str) -> Source:

@@ -6,16 +6,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import platform
 import shutil
 import stat
-from collections.abc import Callable, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from ansible_collections.worklog.maintenance.plugins.module_utils import command
+from ansible_collections.worklog.maintenance.plugins.module_utils import command, units
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup import manifest, reading
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make import pipeline
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.config import Config, Source
@@ -33,6 +36,9 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.
 #: Directory in a backup for what the programs said.
 LOGS = "log"
 
+#: Seconds between two words on a long stream.
+_TELL_EVERY = 10.0
+
 Clock = Callable[[], float]
 
 
@@ -44,8 +50,7 @@ def make(config: Config, source: Source, kind: str, *, clock: Clock, say: Callab
     :raises MakeError: when it could not be made; nothing that looks like a backup is left.
     :raises StoreError: when the directory of the backups cannot be used, or another program works on the source.
     """
-    if kind not in source.engine.kinds:
-        raise MakeError(f"{source.name} has no backups of kind '{kind}'; possible are {', '.join(source.engine.kinds)}")
+    _look_at_kind(source, kind)
     store = Store(config.root, source.name)
     with store.lock(f"backup {kind}"):
         for path in store.clean():
@@ -70,7 +75,7 @@ def make(config: Config, source: Source, kind: str, *, clock: Clock, say: Callab
                 state=store.path,
                 timeout=source.timeout,
                 run=command.run,
-                stream=partial(_stream, directory, source.timeout),
+                stream=partial(_stream, directory, source.timeout, say),
                 say=say,
             )
             try:
@@ -104,9 +109,54 @@ def verify(config: Config, source: Source, kept: Kept, *, clock: Clock) -> Resul
     return result
 
 
-def _stream(directory: str, timeout: float, stages: list[pipeline.Stage], name: str, **options: Any) -> pipeline.Output:
+def outlook(config: Config, source: Source, kind: str) -> str:
+    """Return what a run would do.
+
+    :raises MakeError: when there is no such kind.
+    """
+    _look_at_kind(source, kind)
+    backups, _troubles = Store(config.root, source.name).backups()
+    newest = next((kept for kept in reversed(backups) if kept.manifest.kind == kind), None)
+    last = f"the newest one is {newest.path}, {newest.verdict or 'unverified'}" if newest else "there is none yet"
+    return f"would make a backup of {source.name} ({source.engine.name} {kind}) in {config.root}; {last}"
+
+
+def _look_at_kind(source: Source, kind: str) -> None:
+    if kind not in source.engine.kinds:
+        raise MakeError(f"{source.name} has no backups of kind '{kind}'; possible are {', '.join(source.engine.kinds)}")
+
+
+def _stream(
+    directory: str,
+    timeout: float,
+    say: Callable[[str], None],
+    stages: list[pipeline.Stage],
+    name: str,
+    **options: Any,
+) -> pipeline.Output:
     target = os.path.join(directory, name)
-    return pipeline.run(stages, target, logs=os.path.join(directory, LOGS), timeout=timeout, **options)
+    with _telling(target, say):
+        return pipeline.run(stages, target, logs=os.path.join(directory, LOGS), timeout=timeout, **options)
+
+
+@contextlib.contextmanager
+def _telling(path: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Say from time to time how large a file is."""
+    began, done = time.monotonic(), threading.Event()
+
+    def tell() -> None:
+        while not done.wait(_TELL_EVERY):
+            with contextlib.suppress(FileNotFoundError):
+                size, seconds = os.path.getsize(path), time.monotonic() - began
+                say(f"{os.path.basename(path)}: {size / 1e6:.0f} MB after {units.span(seconds)}")
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _look_for_space(config: Config, needed: int | None, directory: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +35,14 @@ class Trace:
 
 
 @contextlib.contextmanager
-def recorded(path: str, what: str, check: str, subject: str, run_id: str | None) -> Iterator[Trace]:
+def recorded(
+    path: str,
+    what: str,
+    check: str,
+    subject: str,
+    run_id: str | None,
+    show: Callable[[Mapping[str, Any]], None] | None = None,
+) -> Iterator[Trace]:
     """Leave a record when the block ends.
 
     :param path: file of the records.
@@ -43,6 +50,7 @@ def recorded(path: str, what: str, check: str, subject: str, run_id: str | None)
     :param check: name of the finding that tells of a failure.
     :param subject: what is worked on.
     :param run_id: names the run.
+    :param show: is given the record once it is written.
     """
     trace, started = Trace(), job.utc(time.time())
     try:
@@ -71,3 +79,5 @@ def recorded(path: str, what: str, check: str, subject: str, run_id: str | None)
             details=trace.details,
         )
         record.append(path, line)
+        if show is not None:
+            show(line)

@@ -22,9 +22,14 @@ class Sample(Engine):
     OPTIONS: ClassVar = {"database": (str, REQUIRED), "every": (units.duration, "1d"), "where": (config.path, None)}
 
 
+class Snapshots(Engine):
+    name = "files"
+    kinds: ClassVar = {"snapshot": "everything"}
+
+
 @pytest.fixture(autouse=True)
 def engines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config, "ENGINES", {"sample": Sample})
+    monkeypatch.setattr(config, "ENGINES", {"sample": Sample, "files": Snapshots})
 
 
 def source(**options: Any) -> dict[str, Any]:
@@ -63,7 +68,7 @@ def test_defaults_and_values() -> None:
         ({**source(), "root": "backups"}, "root is 'backups', but must be an absolute path"),
         ({"sources": {"One": {}}}, "source 'One': a name is made of"),
         ({"sources": {"one": []}}, "source 'one' must be a mapping"),
-        ({"sources": {"one": {"engine": "mysql"}}}, "engine is 'mysql', but must be one of sample"),
+        ({"sources": {"one": {"engine": "mysql"}}}, "engine is 'mysql', but must be one of sample, files"),
         ({"sources": {"one": {"engine": "sample"}}}, "source 'one': database is missing"),
         (source(evry="1d"), "there is no option 'evry'; did you mean 'every'?"),
         (source(timout="1d"), "there is no option 'timout'; did you mean 'timeout'?"),
@@ -83,6 +88,14 @@ def test_defaults_and_values() -> None:
         ),
         (source(tiers={"offsite": {**TIER, "keep": {}}}), "tier 'offsite' is kept for ever: it has no keep"),
         (source(tiers={"offsite": {**TIER, "keep": None}}), "tier 'offsite' is kept for ever: it has no keep"),
+        (source(user="Root Toor"), "user is 'Root Toor', but must be the name of an account"),
+        (source(schedule={"ful": "daily"}), "schedule has 'ful', but there are full, prune"),
+        (source(schedule={"full": 3}), "schedule of full is 3, but must be a text"),
+        (source(schedule={"full": "daily\nUser=root"}), "but must be a text"),
+        (source(watch=["/etc"]), "watch is for engines that make snapshots, and sample does not"),
+        (source(watch=["/etc/*.conf"]), "must be a list of absolute paths without patterns"),
+        (source(watch="/etc"), "watch is '/etc', but must be a list of absolute paths"),
+        ({**source(), "notify": "mail root"}, "notify is 'mail root', but must be a list of texts"),
     ],
 )
 def test_mistakes(value: Any, words: str) -> None:
@@ -97,3 +110,18 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "bad").write_text("{", encoding="utf-8")
     with pytest.raises(config.ConfigError, match="is not valid JSON"):
         config.load(str(tmp_path / "bad"))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "calendars"),
+    [
+        ({}, {"snapshot": "*-*-* 02:30", "prune": "*-*-* 05:00"}),
+        ({"snapshot": "hourly", "prune": "daily"}, {"snapshot": "hourly", "prune": "daily"}),
+        ({"snapshot": "", "prune": ""}, {}),
+    ],
+)
+def test_an_engine_knows_when_its_kinds_are_made(schedule: dict[str, str], calendars: dict[str, str]) -> None:
+    found = config.parse({"sources": {"one": {"engine": "files", "schedule": schedule}}}, "backup.json")
+    assert found.sources["one"].calendars == calendars
+    copied = config.parse(source(tiers={"remote": TIER}), "backup.json").sources["one"]
+    assert list(copied.calendars) == ["copy", "prune"]

@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable
 from typing import Any
 
 from ansible_collections.worklog.maintenance.plugins.module_utils import command, record, units
@@ -21,34 +20,9 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore.base import RestoreError
 from ansible_collections.worklog.maintenance.plugins.module_utils.finding import Finding
 
-Verb = Callable[[str, Callable[[Config, argparse.Namespace], int], str], argparse.ArgumentParser]
 
-
-def add_verbs(verb: Verb) -> None:
-    """Add the verbs to the program."""
-    sub = verb("status", _status, "tell what can be recovered: from when, to when, and which gaps there are")
-    sub.add_argument("source", nargs="?")
-    sub.add_argument("--json", action="store_true", help="for programs")
-    sub.add_argument("--unverified", action="store_true", help="count backups that were never verified")
-    sub = verb("restore", _restore, "restore a source, by default into a scratch directory, which changes nothing else")
-    sub.add_argument("source")
-    sub.add_argument("--time", help="all that was committed before this moment, as 2026-01-31T02:03:04Z")
-    sub.add_argument("--gtid", help="all up to and with this transaction, as 0-1-4711")
-    sub.add_argument("--before-event", metavar="PATTERN", help="all before the last statement that this finds")
-    sub.add_argument("--backup", help="the state of this backup, by its id")
-    sub.add_argument("--unverified", action="store_true", help="use backups that were never verified")
-    sub.add_argument("--scratch", default=scratch.ROOT, help=f"default: {scratch.ROOT}")
-    sub.add_argument("--identity", metavar="FILE", help="the age identity that decrypts an encrypted backup")
-    sub.add_argument("--serve", metavar="TIME", help="leave a server on the data for so long, as 4h")
-    sub.add_argument("--plan", action="store_true", help="only tell which backups it takes")
-    sub.add_argument("--in-place", metavar="DIRECTORY", help="replace the data in this directory")
-    sub.add_argument("--service", default="", help="the unit that has the directory open")
-    sub.add_argument("--application", action="append", default=[], help="a unit to stop before and start after it")
-    sub.add_argument("--confirm", default="", metavar="SOURCE@HOST", help="needed to replace data")
-    sub.add_argument("--put-back", action="store_true", help="with --in-place: have the data from before again")
-
-
-def _status(config: Config, options: argparse.Namespace) -> int:
+def status(config: Config, options: argparse.Namespace) -> int:
+    """Tell what can be recovered."""
     names = [options.source] if options.source else sorted({*config.sources, *store.sources(config.root)})
     statements = []
     for name in names:
@@ -66,7 +40,8 @@ def _status(config: Config, options: argparse.Namespace) -> int:
     return 0 if all(statement.windows for statement in statements) else 1
 
 
-def _restore(config: Config, options: argparse.Namespace) -> int:
+def restore(config: Config, options: argparse.Namespace) -> int:
+    """Restore a source, and leave a record of it."""
     request = job.Request(
         config.root,
         options.source,
@@ -75,11 +50,11 @@ def _restore(config: Config, options: argparse.Namespace) -> int:
         event=options.before_event,
         backup=options.backup,
         unverified=options.unverified,
-        scratch=options.scratch,
+        scratch=options.scratch or scratch.ROOT,
         options={"identity": options.identity, "directory": options.in_place},
     )
     if options.plan:
-        with scratch.directory(options.scratch, options.source) as place:
+        with scratch.directory(request.scratch, options.source) as place:
             plan, _restorer, event = job.decide(request, job.work_in(place, request, _say))
         print(plan.sentence() + (f": {event}" if event else ""))
         return 0
@@ -92,15 +67,15 @@ def _restore(config: Config, options: argparse.Namespace) -> int:
             inplace.confirmed(options.confirm, options.source)
             production = inplace.Production(options.in_place, options.service, tuple(options.application))
             with inplace.held(options.source) as journal:
-                restore = inplace.InPlace(request, production, journal, command.run, _say)
+                work = inplace.InPlace(request, production, journal, command.run, _say)
                 try:
                     if options.put_back:
-                        restore.put_back()
+                        work.put_back()
                     else:
-                        restore.look()
-                        restore.restore()
+                        work.look()
+                        work.restore()
                 finally:
-                    findings, downtime = restore.findings, restore.downtime
+                    findings, downtime = work.findings, work.downtime
                     details = {key: value for key, value in journal.values.items() if key != "wanted"}
         else:
             try:
