@@ -494,7 +494,10 @@ def main() -> None:
             *(f"{answer.statement.source} is not recoverable as it must be" for answer in gone),
         ],
         "reasons": reasons,
-        "findings": [finding.as_dict() for part in (*results, *answers) for finding in part.findings],
+        "findings": [
+            *(finding.as_dict() for result in results for finding in result.findings),
+            *(finding.as_dict() for answer in answers for finding in answer.findings),
+        ],
     }
     if reasons and not given["report_only"]:
         total = len(results) + len(answers)

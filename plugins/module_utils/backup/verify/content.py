@@ -14,7 +14,10 @@ from typing import Any
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.reading import ahead
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import formats, mydumper
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.decoders import Decoder
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.encrypted import is_sealed
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.encrypted import (
+    is_sealed,
+    looks_like_age,
+)
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.mariabackup import XbstreamWalker
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.members import Members, printable
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.related import Related
@@ -256,7 +259,7 @@ class Content:
             return None
         codec = formats.codec_of(head)
         promised, rest = formats.promised_codec(self._name)
-        if codec is None and self._inspection.identity is not None and formats.looks_like_age(head):
+        if codec is None and self._inspection.identity is not None and looks_like_age(head):
             codec = promised = formats.age(self._inspection.identity)
             rest = self._name[:-4] if self._name.lower().endswith(".age") else self._name
             self._opened = True

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,7 +85,7 @@ def _hash(value: Any) -> str:
     return str(value).lower()
 
 
-_READERS = {
+_READERS: dict[str, Callable[[Any], Any]] = {
     "max_age": duration,
     "min_size": size,
     "max_size": size,

@@ -118,10 +118,13 @@ def verify(check: Check, tool: Tool, rotation: Rotation | None) -> None:
         return
     try:
         snapshots, chosen, problems, left = _look(check, tool, rotation)
-    except (Closed, command.CommandError) as error:
+    except Closed as closed:
         check.closed = True
-        known = isinstance(error, Closed)
-        inspection.problem("", error.problem if known else Problem("repository.program", str(error), damage=False))
+        inspection.problem("", closed.problem)
+        return
+    except command.CommandError as error:
+        check.closed = True
+        inspection.problem("", Problem("repository.program", str(error), damage=False))
         return
     for entry in problems:
         inspection.problem("", entry)
