@@ -71,6 +71,12 @@ _BACKUP = re.compile(r"\[\d\d\] (?:FATAL ERROR: )?\d{4}-\d\d-\d\d \d\d:\d\d:\d\d
 _BACKUP_BEGINS = re.compile(r"\[\d\d\] \S+ \S+ Connecting to (?:MariaDB|MySQL) server host")
 _BACKUP_ENDED = re.compile(r".*\bcompleted OK!")
 
+#: What logs and the journal put before a line: a time, a host, a program with its process.
+_STAMP = re.compile(
+    r"(?:\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d\S*|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S+)\s+"
+    r"(?:\[\d+\]|[^\s:]+\[\d+\]:)?\s*"
+)
+
 _SECRET = re.compile(r"(?i)(pass(?:word|phrase|wd)?['\"]?\s*[=:]\s*|://[^/\s:@]*:)[^\s'\"@]+")
 
 
@@ -137,11 +143,12 @@ class LogWalker(Walker):
                 self._warnings.clear()
         if self._is_backup and _BACKUP_ENDED.match(text):
             self._completed = True
-        if not text or _HARMLESS.match(text):
+        said = _STAMP.sub("", text, count=1) if _STAMP.match(text) else text
+        if not text or _HARMLESS.match(text) or _HARMLESS.match(said):
             return
-        if _ERRORS.match(text):
+        if _ERRORS.match(text) or _ERRORS.match(said):
             self._keep(self._errors, text)
-        elif _WARNINGS.match(text):
+        elif _WARNINGS.match(text) or _WARNINGS.match(said):
             self._keep(self._warnings, text)
 
     def _keep(self, found: list[tuple[int, str]], text: str) -> None:
