@@ -18,6 +18,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
+PLAYBOOKS = ROLES.parent / "playbooks"
 
 
 class ActionModule(ActionBase):
@@ -73,8 +74,9 @@ class ActionModule(ActionBase):
         self, specification: Mapping[str, Any], prefix: str | None, variables: Mapping[str, Any]
     ) -> Iterator[str]:
         if prefix:
-            # Those of a role whose name begins with the name of this one are that role's.
-            others = tuple(f"{path.name}_" for path in ROLES.iterdir() if path.name.startswith(prefix))
+            # Those of a role or playbook whose name begins with the name of this one are its own.
+            names = [path.stem for path in (*ROLES.iterdir(), *PLAYBOOKS.glob("*.yml"))]
+            others = tuple(f"{name}_" for name in names if name.startswith(prefix))
             for name in sorted(variables):
                 if name.startswith(others):
                     continue

@@ -147,8 +147,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup import prune, pruning, store
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make import account, keeping
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make import config as configuration
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make import keeping
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restic import ResticError
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.tiers import TierError
 from ansible_collections.worklog.maintenance.plugins.module_utils.finding import Finding
@@ -179,16 +179,17 @@ def main() -> None:
     for source in chosen:
         for place in [name for name in options["places"] if name in keeping.prunable(source)]:
             try:
-                outcome = keeping.prune(
-                    config,
-                    source,
-                    place,
-                    now=time.time(),
-                    allow=options["allow"],
-                    dry=module.check_mode,
-                    say=lambda text: None,
-                )
-            except (store.StoreError, ResticError, TierError) as error:
+                with account.acting(source):
+                    outcome = keeping.prune(
+                        config,
+                        source,
+                        place,
+                        now=time.time(),
+                        allow=options["allow"],
+                        dry=module.check_mode,
+                        say=lambda text: None,
+                    )
+            except (configuration.ConfigError, store.StoreError, ResticError, TierError) as error:
                 refused.append(f"{source.name} {place}: {error}")
                 findings.append(Finding("backup.prune", f"{source.name} {place}", "critical", str(error)))
                 continue

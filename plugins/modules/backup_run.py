@@ -20,11 +20,14 @@ options:
     type: list
     elements: str
     default: []
-  kind:
+  kinds:
     description:
-      - The kind of backup, such as V(full), V(incremental) or V(log). Sources that do not have it are passed over.
+      - The kinds of backups to make of each source, in this order, such as V(full) and V(log). Sources that have none of
+        them are passed over.
       - By default the first that a source has, which stands for itself.
-    type: str
+    type: list
+    elements: str
+    default: []
   report_only:
     description: Report and never fail because a backup was not made.
     type: bool
@@ -55,7 +58,7 @@ EXAMPLES = r"""
 - name: Make a full backup of the database before the upgrade
   worklog.maintenance.backup_run:
     sources: [database]
-    kind: full
+    kinds: [full]
 """
 
 RETURN = r"""
@@ -107,7 +110,7 @@ bad:
   elements: str
   sample: []
 passed_over:
-  description: Sources that do not have this kind.
+  description: Sources that have none of these kinds.
   returned: always
   type: list
   elements: str
@@ -131,16 +134,20 @@ _RESULTS = {3: "alarm", 75: "refused"}
 _GENTLE = ("nice", "-n", "10", "ionice", "-c", "3")
 
 
-def _choose(config: configuration.Config, names: list[str], kind: str) -> tuple[list[tuple[str, str]], list[str]]:
-    """Return what is to be made, and the sources that do not have this kind."""
+def _choose(
+    config: configuration.Config, names: list[str], kinds: list[str]
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return what is to be made, and the sources that have none of the kinds."""
     unknown = [name for name in names if name not in config.sources]
     if unknown:
         raise configuration.ConfigError(
             f"there is no source '{unknown[0]}' on this host; there are {', '.join(config.sources) or 'none'}"
         )
-    chosen = {name: config.sources[name].engine.kinds for name in names or config.sources}
-    work = [(name, kind or next(iter(kinds))) for name, kinds in chosen.items() if not kind or kind in kinds]
-    return work, [name for name in chosen if name not in dict(work)]
+    possible = {name: config.sources[name].engine.kinds for name in names or config.sources}
+    chosen = {
+        name: [kind for kind in kinds if kind in own] if kinds else [next(iter(own))] for name, own in possible.items()
+    }
+    return [(name, kind) for name in chosen for kind in chosen[name]], [name for name in chosen if not chosen[name]]
 
 
 def _run(source: str, kind: str, options: dict[str, Any], dry: bool) -> dict[str, Any]:
@@ -175,7 +182,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "sources": {"type": "list", "elements": "str", "default": []},
-            "kind": {"type": "str"},
+            "kinds": {"type": "list", "elements": "str", "default": []},
             "report_only": {"type": "bool", "default": False},
             "run_id": {"type": "str"},
             "progress_file": {"type": "path"},
@@ -197,7 +204,7 @@ def main() -> None:
                 module.exit_json(msg=missing, **values())
             module.fail_json(msg=missing, **values())
         config = configuration.load(configuration.PATH)
-        work, passed_over = _choose(config, options["sources"], options["kind"] or "")
+        work, passed_over = _choose(config, options["sources"], options["kinds"])
         for source, kind in work:
             results.append(_run(source, kind, options, module.check_mode))
     except (configuration.ConfigError, command.CommandError) as error:

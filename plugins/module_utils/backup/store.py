@@ -125,9 +125,8 @@ class Store:
         """
         self._make(self.path)
         try:
-            descriptor = os.open(
-                os.path.join(self.path, f".lock{part and '-'}{part}"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-            )
+            place = os.path.join(self.path, f".lock{part and '-'}{part}")
+            descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StoreError(f"cannot lock {self.path}: {error.strerror}") from error
         try:
@@ -255,7 +254,10 @@ class Store:
         """
         try:
             content = json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
-            files.replace(os.path.join(self.path, name), content, mode=0o600)
+            path = os.path.join(self.path, name)
+            if os.path.islink(path):
+                raise StoreError(f"{path} is a link, and would be written to wherever it leads; remove it")
+            files.replace(path, content, mode=0o600)
         except files.FileError as error:
             raise StoreError(str(error)) from error
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import grp
 import json
 import os
-import pwd
 import signal
 import sys
 import time
@@ -21,8 +19,14 @@ from typing import Any
 
 from ansible_collections.worklog.maintenance.plugins.module_utils import command, record
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup import pruning, store
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make import (
+    account,
+    failure,
+    job,
+    keeping,
+    trace,
+)
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make import config as configuration
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make import failure, job, keeping, trace
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.source import MakeError
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restic import ResticError
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore import verbs as recovery
@@ -228,11 +232,11 @@ def _list(config: configuration.Config, options: argparse.Namespace) -> int:
 def _check(config: configuration.Config, options: argparse.Namespace) -> int:
     """Say what the configuration means; that it can be used was found out when it was read."""
     for source in config.sources.values():
-        account = _account(source)
+        owner = account.of(source)
         works = dict.fromkeys([*source.engine.kinds, *source.calendars])
         times = ", ".join(f"{work} ({source.calendars.get(work) or 'on demand'})" for work in works)
         watched = f"; when {', '.join(source.watch)} changes" if source.watch else ""
-        _say(f"{source.name}: {source.engine.name} as {account.pw_name}: {times}{watched}")
+        _say(f"{source.name}: {source.engine.name} as {owner.pw_name}: {times}{watched}")
     if not config.sources:
         _say("there are no sources")
     return OK
@@ -292,32 +296,8 @@ def _recorded(
 def _source(config: configuration.Config, name: str) -> configuration.Source:
     """Return a source and become the account that owns its backups, so that no file of another one gets among them."""
     source = configuration.find(config, name)
-    _become(source)
+    account.become(source)
     return source
-
-
-def _account(source: configuration.Source) -> pwd.struct_passwd:
-    try:
-        return pwd.getpwnam(source.user) if source.user else pwd.getpwuid(os.geteuid())
-    except KeyError:
-        raise configuration.ConfigError(
-            f"source '{source.name}': there is no account '{source.user}' on this host"
-        ) from None
-
-
-def _become(source: configuration.Source) -> None:
-    account = _account(source)
-    if account.pw_uid == os.geteuid():
-        return
-    if os.geteuid() != 0:
-        raise configuration.ConfigError(
-            f"the backups of {source.name} belong to {account.pw_name}; run this as root or as {account.pw_name}"
-        )
-    groups = os.getgrouplist(account.pw_name, account.pw_gid)
-    os.setgroups([*groups, *(group.gr_gid for group in grp.getgrall() if group.gr_name == configuration.GROUP)])
-    os.setgid(account.pw_gid)
-    os.setuid(account.pw_uid)
-    os.environ.update(HOME=account.pw_dir, USER=account.pw_name, LOGNAME=account.pw_name)
 
 
 def _stop(*_unused: object) -> None:

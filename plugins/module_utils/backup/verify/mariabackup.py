@@ -33,6 +33,9 @@ MAGIC = b"XBSTCK01"
 #: Files of a backup that describe it.
 DESCRIPTION = re.compile(r"(?P<root>(?:.*/)?)(?:xtrabackup|mariadb_backup)_(?P<what>checkpoints|info|binlog_info)\Z")
 
+#: Endings of names of whole backups in one file.
+_STREAM = re.compile(r"\.(?:mbstream|xbstream|xb)(?:\.(?:gz|zst|xz|bz2))?\Z")
+
 _IGNORABLE = 1
 _LONGEST_PATH = 512
 #: Files that may be under way at a time.
@@ -211,10 +214,10 @@ def judge(
     described = {
         match["what"]: read(root + name) for name in sorted(there) for match in [DESCRIPTION.match(name)] if match
     }
-    if "checkpoints" not in described:
-        return None
-    if root and all(DESCRIPTION.match(name) or name.endswith(".log") for name in there):
-        return None  # what --extra-lsndir has left beside a stream, and describes that one
+    streams = {name for name in names if _STREAM.search(name)}
+    data = {root + name for name in there if not DESCRIPTION.match(name)}
+    if "checkpoints" not in described or (streams and data <= streams):
+        return None  # --extra-lsndir writes the descriptions beside a backup that is a stream
     if "info" not in described:
         _add(found, "missing", "xtrabackup_info is missing: the backup did not end, or was not copied as a whole")
     points, info = read_pairs(described["checkpoints"]), read_pairs(described.get("info"))

@@ -79,14 +79,6 @@ def test_a_program_that_does_not_end_is_killed_with_its_children(tmp_path: Path)
     assert not state.exists() or state.read_text(encoding="ascii").split()[2] == "Z"
 
 
-def test_one_who_watches_can_end_it(tmp_path: Path) -> None:
-    def watch(block: bytes) -> None:
-        raise ValueError("not what was asked for")
-
-    with pytest.raises(ValueError, match="not what was asked for"):
-        run([Stage(["yes"]), Stage(["cat"])], str(tmp_path / "out"), logs=str(tmp_path), timeout=60, watch=watch)
-
-
 def test_a_program_that_is_not_read_to_the_end(tmp_path: Path) -> None:
     stages = [
         Stage(["head", "-c", "9000000", "/dev/zero"]),

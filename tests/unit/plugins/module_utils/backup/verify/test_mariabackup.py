@@ -172,6 +172,21 @@ def test_a_stream(tmp_path: Path) -> None:
     assert stream(tmp_path, COMPRESS["zstd"](STREAM), "full.zst", tables=["shop.a"]).verdict == "verified"
 
 
+@pytest.mark.parametrize("place", ["", "log/"])
+@pytest.mark.parametrize("name", ["backup.mbstream", "backup.xbstream.gz", "backup.xb.zst"])
+def test_descriptions_beside_a_stream_are_those_of_the_stream(tmp_path: Path, name: str, place: str) -> None:
+    """``--extra-lsndir`` leaves them there, without the files that they tell of."""
+    described = {f"{place}{file}": data for file, data in backup("full").items() if file.startswith("xtrabackup_")}
+    assert len(described) > 1
+    packing = {"gz": "gzip", "zst": "zstd"}.get(name.rpartition(".")[2])
+    whole = {name: COMPRESS[packing](STREAM) if packing else STREAM}
+    assert judged(tmp_path / "stream", {**described, **whole}).verdict == "structure_ok"
+    torn = {name: COMPRESS[packing](STREAM[:-100]) if packing else STREAM[:-100]}
+    assert judged(tmp_path / "torn", {**described, **torn}).verdict == "damaged"
+    assert judged(tmp_path / "alone", described).verdict == "damaged", "they are what is left of a backup"
+    assert judged(tmp_path / "half", {**described, f"{place}shop/t.ibd": b""}).verdict == "damaged"
+
+
 def chunks(data: bytes) -> list[int]:
     """Return where the chunks of a stream begin, and its end."""
     places = [0]
