@@ -22,8 +22,8 @@ options:
     default: []
   kinds:
     description:
-      - The kinds of backups to make of each source, in this order, such as V(full) and V(log). Sources that have none of
-        them are passed over.
+      - The kinds of backups to make of each source, in this order, such as V(full) and V(log). Sources that have none
+        of them are passed over.
       - By default the first that a source has, which stands for itself.
     type: list
     elements: str

@@ -22,8 +22,8 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.walker import Problem
 
 _KEPT = ("prelude.json", ".metadata.json", ".aof.manifest", ".meta", ".frm")
-_NAMED = (*_KEPT, ".bson", ".aof", ".rdb", ".ibd", ".delta", ".sql", ".dat", "ib_logfile0", "xtrabackup_logfile")
-_NAMED += (".mbstream", ".xbstream", ".xb")
+_FILES = (".bson", ".aof", ".rdb", ".ibd", ".delta", ".sql", ".dat", "ib_logfile0", "xtrabackup_logfile")
+_NAMED = (*_KEPT, *_FILES, ".mbstream", ".xbstream", ".xb")
 
 #: No compression makes more of nothing, in bytes.
 _EMPTY = 40
