@@ -265,7 +265,9 @@ def _review_logs(check: Check) -> None:
     path = os.path.realpath(check.result.path)
     logs: list[tuple[str, str]] = []
     if check.manifest is not None and check.manifest.id is not None:
-        logs = [(name, os.path.join(path, name)) for name in sorted(check.manifest.files) if name.startswith(_LOGS)]
+        # Beside them lie descriptions, such as the xtrabackup_info of mariadb-backup.
+        names = [name for name in sorted(check.manifest.files) if name.startswith(_LOGS) and name.endswith(".log")]
+        logs = [(name, os.path.join(path, name)) for name in names]
     if check.backup.log is not None:
         found = locate(check.backup.log)
         if found:

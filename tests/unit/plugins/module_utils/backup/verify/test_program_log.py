@@ -130,7 +130,8 @@ def test_a_log_beside_a_foreign_backup(tmp_path: Path) -> None:
 def test_the_logs_in_a_backup_of_our_own(tmp_path: Path) -> None:
     (tmp_path / "log").mkdir()
     (tmp_path / "notes.txt").write_text("a line\n" * 50)
-    files = [{"path": "notes.txt"}, {"path": "log/mariadb-backup.log"}]
+    (tmp_path / "log" / "xtrabackup_info").write_text("uuid = 1\ntool_name = mariadb-backup\n")  # no log
+    files = [{"path": name} for name in ("notes.txt", "log/mariadb-backup.log", "log/xtrabackup_info")]
     for name, verdict in (("mb-ok", "structure_ok"), ("mb-full", "damaged"), ("dump-missing", "damaged")):
         (tmp_path / "log" / "mariadb-backup.log").write_text(SAID[name])
         (tmp_path / "manifest.json").write_text(json.dumps({"schema": 1, "id": "a", "files": files}))
