@@ -113,7 +113,7 @@ class _Feeder:
     def __init__(
         self, function: Callable[[IO[bytes]], None], pipe: IO[bytes], watch: Callable[[bytes], None] | None
     ) -> None:
-        self.failure: BaseException | None = None
+        self.failures: list[BaseException] = []
         self._function = function
         self._sink = _Sink(pipe, watch)
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -124,7 +124,7 @@ class _Feeder:
             with io.BufferedWriter(self._sink, _BLOCK) as stream:
                 self._function(stream)
         except BaseException as error:
-            self.failure = error
+            self.failures.append(error)
         finally:
             self._sink.close()
 
@@ -196,13 +196,14 @@ def run(
         exits = {stage.name: process.wait() for stage, process in zip(stages, processes)}
     if late.is_set():
         raise PipelineError(f"{' | '.join(exits)} did not end within {timeout:g} s and was killed")
-    failure = feeder.failure if feeder else None
-    if failure is not None and not isinstance(failure, BrokenPipeError):
-        raise failure  # the programs took the end of what was written for the end of the data
+    failures = feeder.failures if feeder else []
+    for failure in failures:
+        if not isinstance(failure, BrokenPipeError):
+            raise failure  # the programs took the end of what was written for the end of the data
     # Who lost its reader is not to blame, unless it is the only one that failed.
     failed = {name: code for name, code in exits.items() if code and name not in useless}
     blamed = {name: code for name, code in failed.items() if code != -signal.SIGPIPE}
-    if failure is not None and not blamed:
+    if failures and not blamed:
         reader = stages[1 if relayed else 0].name
         raise PipelineError(f"{reader} did not read to the end: {last_words(paths[reader])}")
     if failed:

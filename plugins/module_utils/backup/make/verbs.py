@@ -11,14 +11,13 @@ import contextlib
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from ansible_collections.worklog.maintenance.plugins.module_utils import command, record
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup import pruning, store
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup import console, pruning, store
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make import (
     account,
     failure,
@@ -116,7 +115,7 @@ def _prune(config: configuration.Config, options: argparse.Namespace) -> int:
         if not options.json:
             _tell(outcome, dry=options.dry_run)
     if options.json:
-        print(json.dumps([outcome.as_dict() for outcome in outcomes], indent=1, ensure_ascii=False))
+        console.say(json.dumps([outcome.as_dict() for outcome in outcomes], indent=1, ensure_ascii=False))
     return FAILED if any(outcome.failed or outcome.refused for outcome in outcomes) else OK
 
 
@@ -220,12 +219,12 @@ def _list(config: configuration.Config, options: argparse.Namespace) -> int:
             for kept in backups
         ]
     if options.json:
-        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        console.say(json.dumps(rows, indent=1, ensure_ascii=False))
     else:
         for row in rows:
             verdict = row["verdict"] or "unverified"
             size = row.get("size", row["id"])  # what a tier has is fetched by its id
-            print(f"{row['end']}  {row['kind']:<11}  {verdict:<12}  {size:>14}  {row['path']}")
+            console.say(f"{row['end']}  {row['kind']:<11}  {verdict:<12}  {size:>14}  {row['path']}")
     return OK
 
 
@@ -309,7 +308,7 @@ def _quiet(text: str) -> None:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)
+    console.say(text)
 
 
 def _say_to(progress: int, subject: str, text: str) -> None:
@@ -320,10 +319,10 @@ def _say_to(progress: int, subject: str, text: str) -> None:
 
 
 def _show(line: Mapping[str, Any]) -> None:
-    print(json.dumps(line, ensure_ascii=False), flush=True)
+    console.say(json.dumps(line, ensure_ascii=False))
 
 
 def _fail(code: int, text: str) -> int:
     line = "; ".join(part.strip() for part in text.splitlines() if part.strip())
-    print(f"{trace.PROGRAM}: {line}", file=sys.stderr, flush=True)
+    console.complain(f"{trace.PROGRAM}: {line}")
     return code

@@ -311,7 +311,7 @@ def _ask(
                         user=application.user,
                         log=os.path.join(work.logs, "application.log"),
                         ready=lambda: not ready or _fetch(ready, 5)[0] == 200,
-                        stop=lambda: process.terminate(),
+                        stop=process.terminate,
                         timeout=application.timeout,
                         what="the application",
                     )

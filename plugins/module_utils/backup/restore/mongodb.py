@@ -72,7 +72,7 @@ class MongoDB(Restorer):
                         user=self.user,
                         log=os.path.join(work.logs, "server.log"),
                         ready=lambda: _listens(port),
-                        stop=lambda: process.terminate(),
+                        stop=process.terminate,
                         timeout=_START,
                     )
                 )

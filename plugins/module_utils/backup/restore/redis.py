@@ -74,7 +74,7 @@ class Redis(Restorer):
                         argv,
                         user=self.user,
                         log=os.path.join(work.logs, "server.log"),
-                        ready=lambda: ask.answers(),
+                        ready=ask.answers,
                         stop=ask.end,
                         timeout=_START,
                     )

@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from ansible_collections.worklog.maintenance.plugins.module_utils import command, record, units
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup import store
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup import console, store
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.config import Config, ConfigError
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.recoverable import Catalogue, utc
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore import inplace, job, scratch
@@ -28,15 +28,15 @@ def status(config: Config, options: argparse.Namespace) -> int:
     for name in names:
         backups, troubles = store.Store(config.root, name).backups()
         for trouble in troubles:
-            print(f"passed over: {trouble}", flush=True)
+            console.say(f"passed over: {trouble}")
         statements.append(Catalogue(name, backups, unverified=options.unverified).statement())
     if options.json:
-        print(json.dumps([statement.as_dict() for statement in statements], indent=1, ensure_ascii=False))
+        console.say(json.dumps([statement.as_dict() for statement in statements], indent=1, ensure_ascii=False))
     else:
         for statement in statements:
-            print(statement.sentence())
+            console.say(statement.sentence())
             for line in statement.unusable if statement.windows else ():
-                print(f"  {line}")
+                console.say(f"  {line}")
     return 0 if all(statement.windows for statement in statements) else 1
 
 
@@ -56,7 +56,7 @@ def restore(config: Config, options: argparse.Namespace) -> int:
     if options.plan:
         with scratch.directory(request.scratch, options.source) as place:
             plan, _restorer, event = job.decide(request, job.work_in(place, request, _say))
-        print(plan.sentence() + (f": {event}" if event else ""))
+        console.say(plan.sentence() + (f": {event}" if event else ""))
         return 0
     began, started = time.monotonic(), utc(time.time())
     findings: list[Finding] = []
@@ -112,4 +112,4 @@ def restore(config: Config, options: argparse.Namespace) -> int:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)
+    console.say(text)

@@ -109,7 +109,7 @@ def test_what_went_wrong_is_told(
 ) -> None:
     with pytest.raises(ResticError) as error:
         Repository(place, run=Says(rc, stderr=words)).call(verb)
-    assert type(error.value) is kind
+    assert error.type is kind
     assert told in str(error.value)
     assert isinstance(error.value, Busy) == (kind is Locked)
 

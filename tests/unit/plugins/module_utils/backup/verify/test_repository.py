@@ -333,8 +333,10 @@ def test_the_data_of_borg_are_read_as_a_whole_when_it_is_time() -> None:
     for last, verb in ((9e5, "--verify-data"), (1e6, "--archives-only")):
         calls: list[str] = []
 
-        def run(argv: list[str], *, timeout: float, env: dict[str, str], calls: list[str] = calls) -> command.Result:
-            calls.append(" ".join(argv))
+        def run(
+            argv: list[str], *, timeout: float, env: dict[str, str], note: Callable[[str], None] = calls.append
+        ) -> command.Result:
+            note(" ".join(argv))
             return said(VERSIONS[0], f"borg/{'list' if argv[1] == 'list' else 'check-good'}")
 
         given = repository.Given("/srv/repo", Secret(variable="P"), repository.Runner(run, run), {"P": "x"})
