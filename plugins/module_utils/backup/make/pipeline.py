@@ -190,13 +190,12 @@ def run(
         useless: set[str] = set()
         if processes and processes[-1].wait():  # nobody reads what the others write, but they may not notice for hours
             useless = {stage.name for stage, process in zip(stages, processes) if not _ends(process)}
-        failure = feeder.failure if feeder else None
-        if useless or (failure is not None and not isinstance(failure, BrokenPipeError)):
+        failures = feeder.failures if feeder else []
+        if useless or any(not isinstance(failure, BrokenPipeError) for failure in failures):
             _kill(processes)
         exits = {stage.name: process.wait() for stage, process in zip(stages, processes)}
     if late.is_set():
         raise PipelineError(f"{' | '.join(exits)} did not end within {timeout:g} s and was killed")
-    failures = feeder.failures if feeder else []
     for failure in failures:
         if not isinstance(failure, BrokenPipeError):
             raise failure  # the programs took the end of what was written for the end of the data

@@ -305,13 +305,12 @@ def _ask(
     try:
         with contextlib.ExitStack() as stack:
             with parts.part("application"):
-                process = stack.enter_context(
+                stack.enter_context(
                     scratch.serving(
                         [filled(part, variables) for part in application.argv],
                         user=application.user,
                         log=os.path.join(work.logs, "application.log"),
                         ready=lambda: not ready or _fetch(ready, 5)[0] == 200,
-                        stop=process.terminate,
                         timeout=application.timeout,
                         what="the application",
                     )

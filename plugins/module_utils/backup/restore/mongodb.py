@@ -11,7 +11,6 @@ import os
 import re
 import socket
 from collections.abc import Iterator
-from typing import Any
 
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make import pipeline
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.recoverable import Plan
@@ -66,13 +65,12 @@ class MongoDB(Restorer):
         argv = [str(part).replace("<directory>", data).replace("<port>", str(port)) for part in given]
         with contextlib.ExitStack() as stack:
             with work.parts.part("start"):
-                process: Any = stack.enter_context(
+                stack.enter_context(
                     scratch.serving(
                         argv,
                         user=self.user,
                         log=os.path.join(work.logs, "server.log"),
                         ready=lambda: _listens(port),
-                        stop=process.terminate,
                         timeout=_START,
                     )
                 )

@@ -149,8 +149,8 @@ def serving(
     user: str,
     log: str,
     ready: Callable[[], bool],
-    stop: Callable[[], None],
     timeout: float,
+    stop: Callable[[], None] | None = None,
     what: str = "the scratch server",
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server while the block runs.
@@ -158,8 +158,8 @@ def serving(
     :param user: the account it runs as.
     :param log: file for what it says.
     :param ready: whether it answers.
-    :param stop: asks it to end; when it does not within the time it is killed.
     :param timeout: seconds for it to answer, and to end.
+    :param stop: asks it to end, by default with SIGTERM; when it does not within the time it is killed.
     :param what: what an error calls it.
     :raises RestoreError: when it ends by itself or does not answer in time.
     """
@@ -198,7 +198,7 @@ def serving(
         yield process
         if process.poll() is not None:
             raise RestoreError(f"{what} ended too early: {last_words(log, 400)}")
-        stop()
+        (stop or process.terminate)()
         try:
             process.wait(timeout=timeout)
         except subprocess.TimeoutExpired:
