@@ -33,12 +33,11 @@ MAGIC = b"\x28\xb5\x2f\xfd"
 #: Largest window that is decoded, in bytes.
 MAX_WINDOW = 64 * 1024 * 1024
 
-#: Blocks decoded at a time: each yields at most 128 KiB.
+#: Blocks decoded at a time: each yields at most 128 KiB, so all of them fit into a piece.
 _BLOCKS = PIECE // (128 * 1024)
 
-#: Values of ZSTD_dParameter and ZSTD_ResetDirective.
+#: Of ZSTD_dParameter.
 _WINDOW_LOG_MAX = 100
-_SESSION_ONLY = 1
 
 
 class DecodeError(Exception):
@@ -69,7 +68,6 @@ def find_library() -> Any:
         library.ZSTD_createDCtx.restype = ctypes.c_void_p
         library.ZSTD_freeDCtx.argtypes = [ctypes.c_void_p]
         library.ZSTD_DCtx_setParameter.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
-        library.ZSTD_DCtx_reset.argtypes = [ctypes.c_void_p, ctypes.c_int]
         library.ZSTD_decompressStream.argtypes = [ctypes.c_void_p, *[ctypes.POINTER(_Buffer)] * 2]
         library.ZSTD_decompressStream.restype = ctypes.c_size_t
         library.ZSTD_isError.argtypes = [ctypes.c_size_t]
@@ -79,7 +77,7 @@ def find_library() -> Any:
 
 
 class _LibraryBackend(Backend):
-    """libzstd itself."""
+    """libzstd itself. After a frame it is ready for the next one."""
 
     def __init__(self, library: Any) -> None:
         self._library = library
@@ -88,21 +86,16 @@ class _LibraryBackend(Backend):
             raise MemoryError("libzstd has no memory")
         weakref.finalize(self, library.ZSTD_freeDCtx, self._context)
         library.ZSTD_DCtx_setParameter(self._context, _WINDOW_LOG_MAX, (MAX_WINDOW - 1).bit_length())
-        self._space = ctypes.create_string_buffer(PIECE + 1)
-
-    def start(self) -> None:
-        self._library.ZSTD_DCtx_reset(self._context, _SESSION_ONLY)
+        self._space = ctypes.create_string_buffer(PIECE)
 
     def blocks(self, data: bytes, start: int, end: int) -> Iterator[bytes]:
         source = _Buffer(data, end, start)
-        while True:
-            target = _Buffer(ctypes.addressof(self._space), PIECE + 1, 0)
+        while source.position < end:
+            target = _Buffer(ctypes.addressof(self._space), PIECE, 0)
             state = self._library.ZSTD_decompressStream(self._context, ctypes.byref(target), ctypes.byref(source))
             if self._library.ZSTD_isError(state):
                 raise DecodeError
             yield ctypes.string_at(self._space, target.position)
-            if source.position == end and target.position <= PIECE:
-                return
 
 
 class _ZstandardBackend(Backend):
