@@ -236,7 +236,7 @@ def test_xz_9_is_decompressed() -> None:
 
 def test_zstd_without_a_checksum_is_told() -> None:
     decoder = ZstdDecoder()
-    decode(decoder, zstd_raw(PAYLOAD, checksum=False))
+    assert decode(decoder, zstd_raw(PAYLOAD, checksum=False)) == PAYLOAD
     assert decoder.problems == []
     assert "no content checksum" in decoder.unchecked[0]
 
