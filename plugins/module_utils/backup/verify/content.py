@@ -249,7 +249,7 @@ class Content:
             yield from layer.end()
 
         child = self._new_child()
-        for piece in ahead(pieces(), 6):
+        for piece in ahead(pieces(), 3):
             child.feed(piece)
         child.close(layer.complete)
 

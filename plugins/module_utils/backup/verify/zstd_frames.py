@@ -2,22 +2,19 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""zstd frames (RFC 8878): their structure is read here, block by block; a library or the zstd program decodes them.
+"""zstd frames (RFC 8878): their structure is read here, block by block; a library decodes them.
 
 So truncation, trailing bytes, memory needs and missing checksums are judged the same whatever decodes the blocks.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-import selectors
-import subprocess
+import ctypes
 import sys
+import weakref
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import Any
 
-from ansible_collections.worklog.maintenance.plugins.module_utils import command
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.decoders import PIECE, Decoder
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.walker import Problem
 
@@ -36,51 +33,80 @@ MAGIC = b"\x28\xb5\x2f\xfd"
 #: Largest window that is decoded, in bytes.
 MAX_WINDOW = 64 * 1024 * 1024
 
-#: Blocks decoded at a time: each yields at most 128 KiB.
-_BLOCKS = 8
+#: Blocks decoded at a time: each yields at most 128 KiB, so all of them fit into a piece.
+_BLOCKS = PIECE // (128 * 1024)
 
-#: Linux: set the size of a pipe (fcntl(2); Python knows the name since 3.10).
-_F_SETPIPE_SZ = 1031
-
-#: Seconds without any progress after which the zstd program is given up.
-_STALL = 300.0
+#: Of ZSTD_dParameter.
+_WINDOW_LOG_MAX = 100
 
 
 class DecodeError(Exception):
     """The blocks cannot be decoded, or their checksum is wrong."""
 
 
-class Unavailable(Exception):
-    """What decodes the blocks stopped for a reason that says nothing about them."""
-
-
 class Backend:
     """What decodes frames whose structure is known to be right."""
 
-    def start(self, window: int) -> None:
+    def start(self) -> None:
         """A frame begins."""
 
-    def blocks(self, data: memoryview) -> Iterator[bytes]:
-        """Decode complete blocks of the current frame; the first ones come with the frame's header."""
+    def blocks(self, data: bytes, start: int, end: int) -> Iterator[bytes]:
+        """Decode a part of the data: whole blocks of the current frame, the first ones with the frame's header."""
         raise NotImplementedError
 
-    def end(self) -> Iterator[bytes]:
-        """No frame follows."""
-        return iter(())
 
-    def stop(self) -> None:
-        """The result is no longer wanted."""
+class _Buffer(ctypes.Structure):
+    """ZSTD_inBuffer and ZSTD_outBuffer."""
+
+    _fields_ = (("start", ctypes.c_char_p), ("size", ctypes.c_size_t), ("position", ctypes.c_size_t))
+
+
+def find_library() -> Any:
+    """Return libzstd, which dpkg, rpm and systemd bring along, or None. Version 1.4 has all that is used."""
+    try:
+        library = ctypes.CDLL("libzstd.so.1")
+        library.ZSTD_createDCtx.restype = ctypes.c_void_p
+        library.ZSTD_freeDCtx.argtypes = [ctypes.c_void_p]
+        library.ZSTD_DCtx_setParameter.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
+        library.ZSTD_decompressStream.argtypes = [ctypes.c_void_p, *[ctypes.POINTER(_Buffer)] * 2]
+        library.ZSTD_decompressStream.restype = ctypes.c_size_t
+        library.ZSTD_isError.argtypes = [ctypes.c_size_t]
+    except (OSError, AttributeError):
+        return None
+    return library
+
+
+class _LibraryBackend(Backend):
+    """libzstd itself. After a frame it is ready for the next one."""
+
+    def __init__(self, library: Any) -> None:
+        self._library = library
+        self._context = library.ZSTD_createDCtx()
+        if not self._context:
+            raise MemoryError("libzstd has no memory")
+        weakref.finalize(self, library.ZSTD_freeDCtx, self._context)
+        library.ZSTD_DCtx_setParameter(self._context, _WINDOW_LOG_MAX, (MAX_WINDOW - 1).bit_length())
+        self._space = ctypes.create_string_buffer(PIECE)
+
+    def blocks(self, data: bytes, start: int, end: int) -> Iterator[bytes]:
+        source = _Buffer(data, end, start)
+        while source.position < end:
+            target = _Buffer(ctypes.addressof(self._space), PIECE, 0)
+            state = self._library.ZSTD_decompressStream(self._context, ctypes.byref(target), ctypes.byref(source))
+            if self._library.ZSTD_isError(state):
+                raise DecodeError
+            yield ctypes.string_at(self._space, target.position)
 
 
 class _ZstandardBackend(Backend):
     """The zstandard package."""
 
-    def start(self, window: int) -> None:
+    def start(self) -> None:
         self._decoder = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).decompressobj(write_size=PIECE + 1)
 
-    def blocks(self, data: memoryview) -> Iterator[bytes]:
+    def blocks(self, data: bytes, start: int, end: int) -> Iterator[bytes]:
         try:
-            yield self._decoder.decompress(data)
+            yield self._decoder.decompress(memoryview(data)[start:end])
         except zstandard.ZstdError as error:
             raise DecodeError from error
 
@@ -88,125 +114,36 @@ class _ZstandardBackend(Backend):
 class _StdlibBackend(Backend):
     """compression.zstd of Python 3.14."""
 
-    def start(self, window: int) -> None:
+    def start(self) -> None:
         self._decoder = stdlib_zstd.ZstdDecompressor(
             options={stdlib_zstd.DecompressionParameter.window_log_max: (MAX_WINDOW - 1).bit_length()}
         )
 
-    def blocks(self, data: memoryview) -> Iterator[bytes]:
+    def blocks(self, data: bytes, start: int, end: int) -> Iterator[bytes]:
         try:
-            yield self._decoder.decompress(data, PIECE + 1)
+            yield self._decoder.decompress(memoryview(data)[start:end], PIECE + 1)
             while not self._decoder.eof and not self._decoder.needs_input:
                 yield self._decoder.decompress(b"", PIECE)
         except stdlib_zstd.ZstdError as error:
             raise DecodeError from error
 
 
-class _ProgramBackend(Backend):
-    """The zstd program, fed through its standard input."""
-
-    def __init__(self, program: str) -> None:
-        self._program = program
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self, window: int) -> None:
-        if self._process is None:
-            try:
-                self._process = subprocess.Popen(
-                    [self._program, "-d", "-c", "-q", "--memory=64MB"],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    env={**os.environ, "LC_ALL": "C"},
-                )
-            except OSError as error:
-                raise Unavailable(f"{self._program} could not be started: {error.strerror}") from error
-            for stream in (self._process.stdin, self._process.stdout):
-                descriptor = _pipe(stream).fileno()
-                os.set_blocking(descriptor, False)
-                try:
-                    fcntl.fcntl(descriptor, _F_SETPIPE_SZ, PIECE)
-                except OSError:
-                    pass  # only slower
-
-    def blocks(self, data: memoryview) -> Iterator[bytes]:
-        return self._exchange(data, close=False)
-
-    def end(self) -> Iterator[bytes]:
-        if self._process is None:
-            return
-        yield from self._exchange(memoryview(b""), close=True)
-        try:
-            status = self._process.wait(_STALL)
-        except subprocess.TimeoutExpired:
-            raise Unavailable(f"{self._program} did not end within {_STALL:g} s") from None
-        _pipe(self._process.stdout).close()
-        self._process = None
-        if status:
-            raise DecodeError
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            for stream in (self._process.stdin, self._process.stdout):
-                try:
-                    _pipe(stream).close()
-                except OSError:
-                    pass
-            self._process = None
-
-    def _exchange(self, view: memoryview, close: bool) -> Iterator[bytes]:
-        """Write all data and yield what comes back meanwhile; with ``close`` until the program closes its output."""
-        if self._process is None:
-            return
-        source, sink = _pipe(self._process.stdin), _pipe(self._process.stdout)
-        with selectors.DefaultSelector() as selector:
-            selector.register(sink, selectors.EVENT_READ)
-            if view:
-                selector.register(source, selectors.EVENT_WRITE)
-            elif close:
-                source.close()
-            while view or close:
-                events = selector.select(_STALL)
-                if not events:
-                    raise Unavailable(f"{self._program} made no progress for {_STALL:g} s")
-                for key, _mask in events:
-                    if key.fileobj is sink:
-                        piece = os.read(sink.fileno(), PIECE)
-                        if piece:
-                            yield piece
-                        elif close:
-                            return
-                        else:
-                            raise DecodeError  # it ended before its input did
-                    else:
-                        try:
-                            view = view[os.write(source.fileno(), view) :]
-                        except BrokenPipeError:
-                            raise DecodeError from None
-
-
-def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
-    if stream is None:  # it was asked for
-        raise Unavailable("it has no pipe")
-    return stream
-
-
 def find_backend() -> Backend | None:
-    """Return the fastest way to decode that this host has."""
+    """Return a way to decode that this host has; they are equally fast."""
+    library = find_library()
+    if library is not None:
+        return _LibraryBackend(library)
     if stdlib_zstd is not None:
         return _StdlibBackend()
     if zstandard is not None and hasattr(zstandard, "ZstdDecompressor"):
         return _ZstandardBackend()
-    program = command.which("zstd")
-    return _ProgramBackend(program) if program else None
+    return None
 
 
 class ZstdDecoder(Decoder):
     """All frames of a zstd stream.
 
-    :param backend: what decodes the blocks; by default the fastest that is installed. Without one the structure is
+    :param backend: what decodes the blocks; by default one that this host has. Without one the structure is
         checked all the same, and the verdict is inconclusive.
     """
 
@@ -222,7 +159,6 @@ class ZstdDecoder(Decoder):
         self._start = 0
         self._waiting = 0
         self._skip = 0
-        self._foreign_at: int | None = None
         self._checksum = False
         self._block_size = 0
         if self._backend is None:
@@ -231,7 +167,7 @@ class ZstdDecoder(Decoder):
                     "zstd.unavailable",
                     "nothing on this host can decompress zstd, so only its frames were checked, not what they hold",
                     damage=False,
-                    advice="Install the package zstd (or python3-zstandard) on this host.",
+                    advice="Install the package libzstd1 (or python3-zstandard) on this host.",
                 )
             )
 
@@ -241,7 +177,6 @@ class ZstdDecoder(Decoder):
     def _decode(self, data: bytes) -> Iterator[bytes]:
         if self._held:
             data, self._held = self._held + data, b""
-        view = memoryview(data)
         position = self._start = 0
         while position < len(data) and not self.stopped:
             if self._skip:
@@ -256,46 +191,22 @@ class ZstdDecoder(Decoder):
                 break
             position = advanced
             if not self._open or self._waiting >= _BLOCKS:
-                yield from self._flush(view[self._start : position])
+                yield from self._flush(data, position)
                 self._start = position
-        yield from self._flush(view[self._start : position])
+        yield from self._flush(data, position)
         self._held = data[position:]
-        if self._foreign_at is not None and not self.stopped:
-            # A program may only now tell that a block before is damaged.
-            if self._backend is not None:
-                yield from self._guarded(self._backend.end())
-            if not self.stopped:
-                self._garbage(self._foreign_at)
 
-    def _finish(self) -> Iterator[bytes]:
-        if self._backend is None:
-            return
-        if self._inside():
-            self._backend.stop()
-            return
-        yield from self._guarded(self._backend.end())
-
-    def _flush(self, pending: memoryview) -> Iterator[bytes]:
+    def _flush(self, data: bytes, end: int) -> Iterator[bytes]:
         """Have the pending blocks decoded."""
         waiting, self._waiting = self._waiting, 0
         if self._backend is not None and waiting and not self.stopped:
-            yield from self._guarded(self._backend.blocks(pending))
-
-    def _guarded(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        try:
-            for piece in pieces:
-                if piece:
-                    self._produced += len(piece)
-                    yield piece
-        except DecodeError:
-            self._corrupt("its blocks cannot be decoded, or their checksum is wrong")
-        except Unavailable as error:
-            self._stop("unavailable", f"the frames could not be decompressed: {error}", damage=False)
-
-    def _stop(self, check: str, message: str, damage: bool = True, advice: str | None = None) -> None:
-        super()._stop(check, message, damage, advice)
-        if self._backend is not None:
-            self._backend.stop()
+            try:
+                for piece in self._backend.blocks(data, self._start, end):
+                    if piece:
+                        self._produced += len(piece)
+                        yield piece
+            except DecodeError:
+                self._corrupt("its blocks cannot be decoded, or their checksum is wrong")
 
     def _frame(self, data: bytes, position: int) -> int:
         head = data[position : position + 18]
@@ -343,10 +254,7 @@ class ZstdDecoder(Decoder):
             if text not in self.unchecked:
                 self.unchecked.append(text)
         if self._backend is not None:
-            try:
-                self._backend.start(window)
-            except Unavailable as error:
-                self._stop("unavailable", f"the frames could not be decompressed: {error}", damage=False)
+            self._backend.start()
         self._start = position
         self._waiting = 1
         self._next = self._block
@@ -354,7 +262,7 @@ class ZstdDecoder(Decoder):
 
     def _foreign(self, data: bytes, position: int) -> int:
         if self.members:
-            self._foreign_at = self._consumed + position
+            self._garbage(self._consumed + position)
         else:
             self._corrupt("there is no zstd frame")
         return len(data)
