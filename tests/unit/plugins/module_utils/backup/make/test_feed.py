@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import random
 import sys
 from pathlib import Path
 from typing import IO
@@ -18,7 +18,7 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.pi
     run,
 )
 
-DATA = os.urandom(1000) * 5000
+DATA = random.Random(1).randbytes(1000) * 5000
 COPY = Stage([sys.executable, "-c", "import shutil, sys; shutil.copyfileobj(sys.stdin.buffer, sys.stdout.buffer)"])
 EARLY = Stage([sys.executable, "-c", "import sys; sys.stdin.buffer.read(10)"])
 FAIL = Stage([sys.executable, "-c", "import sys; sys.stdin.buffer.read(10); sys.exit('no space')"])
@@ -34,7 +34,7 @@ def fed(tmp_path: Path, stages: list[Stage], data: bytes = DATA, error: BaseExce
 
 
 @pytest.mark.parametrize("stages", [[], [COPY]])
-@pytest.mark.parametrize("data", [b"", b"x", DATA])
+@pytest.mark.parametrize("data", [b"", b"x", DATA], ids=["nothing", "a byte", "much"])
 def test_what_is_fed_comes_out(tmp_path: Path, stages: list[Stage], data: bytes) -> None:
     output = fed(tmp_path, stages, data)
     assert (tmp_path / "out").read_bytes() == data
