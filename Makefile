@@ -48,6 +48,10 @@ molecule: venv engine ## every Molecule scenario
 system: venv engine ## tests on new copies of the lab, through ansible-playbook and ansible-runner
 	python -m pytest tests/system -n 2 --dist loadfile --junitxml=build/reports/system.xml
 
+.PHONY: soak
+soak: venv engine ## long campaigns of faults from fixed seeds, with their counts
+	python -m pytest tests/system -m soak -s --junitxml=build/reports/soak.xml
+
 .PHONY: bench
 bench: venv engine ## benchmarks, one after the other
 	@tools/bench

@@ -18,6 +18,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
+PLAYBOOKS = ROLES.parent / "playbooks"
 
 
 class ActionModule(ActionBase):
@@ -73,7 +74,12 @@ class ActionModule(ActionBase):
         self, specification: Mapping[str, Any], prefix: str | None, variables: Mapping[str, Any]
     ) -> Iterator[str]:
         if prefix:
+            # Those of a role or playbook whose name begins with the name of this one are its own.
+            names = [path.stem for path in (*ROLES.iterdir(), *PLAYBOOKS.glob("*.yml"))]
+            others = tuple(f"{name}_" for name in names if name.startswith(prefix))
             for name in sorted(variables):
+                if name.startswith(others):
+                    continue
                 if name.startswith(prefix) and name not in specification and not name.endswith("_result"):
                     yield f"there is no variable '{name}'{_suggestion(name, list(specification))}"
         values = {}

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Tables of findings and records for people who read a terminal or a job's output."""
+"""Tables of findings, records and plans for people who read a terminal or a job's output."""
 
 from __future__ import annotations
 
@@ -59,6 +59,25 @@ def records_table(records: Iterable[Mapping[str, Any]]) -> list[str]:
     return _table(("ended", "host", "what", "subject", "result", "downtime"), cells)
 
 
+def prune_table(plan: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return a plan of pruning as lines of a table, in the order in which the backups were made."""
+    try:
+        cells = [
+            (
+                "keep" if row["keep"] else "delete",
+                str(row.get("host") or ""),
+                str(row["subject"]),
+                str(row["verdict"] or "unverified"),
+                "/".join(str(row["path"]).rsplit("/", 2)[-2:]),
+                str(row["reason"]),
+            )
+            for row in plan
+        ]
+    except (KeyError, TypeError) as error:
+        raise AnsibleFilterError(f"prune_table needs the plan of backup_prune: {error!r}") from error
+    return _table(("plan", "host", "source", "verdict", "backup", "reason"), cells)
+
+
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the lines of a table; a column without any value is left out."""
     used = [column for column in zip(head, *rows) if any(column[1:]) or not rows]
@@ -85,5 +104,6 @@ class FilterModule:
         return {
             "findings_table": findings_table,
             "record_findings": record_findings,
+            "prune_table": prune_table,
             "records_table": records_table,
         }

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -95,11 +96,7 @@ def run(
     :raises CommandError: when the program or the account does not exist, may not be run, or does not end in time.
     """
     command = [str(part) for part in argv]
-    program = command[0] if os.sep in command[0] else which(command[0])
-    if program is None:
-        raise CommandError(
-            f"the program '{command[0]}' is not installed on this host; install it or name its path", command
-        )
+    program = _program(command)
     environment = {**os.environ, "LC_ALL": "C", "LANGUAGE": "C"}
     identity = _identity(user, command)
     if identity:
@@ -135,6 +132,73 @@ def run(
             _kill_group(process)
             raise
         return Result(tuple(command), rc, _tail(out), _tail(err), time.monotonic() - started)
+
+
+def stream(
+    argv: Sequence[str],
+    consume: Callable[[IO[bytes]], None],
+    *,
+    timeout: float,
+    env: Mapping[str, str] | None = None,
+) -> Result:
+    """Run a program and have its output read while it runs; the result has none of it.
+
+    :param argv: program and arguments; nothing of it is seen by a shell.
+    :param consume: is given the output; what it leaves is read and thrown away.
+    :param timeout: seconds after which the program and its children are killed.
+    :param env: variables added to the environment of this process; the place for secrets.
+    :raises CommandError: when the program does not exist, may not be run, or does not end in time.
+    """
+    command = [str(part) for part in argv]
+    program = _program(command)
+    started = time.monotonic()
+    late = threading.Event()
+    with tempfile.TemporaryFile() as err:
+        try:
+            process = subprocess.Popen(
+                [program, *command[1:]],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=err,
+                env={**os.environ, "LC_ALL": "C", "LANGUAGE": "C", **(env or {})},
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise CommandError(f"'{' '.join(command)}' could not be started: {error}", command) from error
+
+        def give_up() -> None:
+            late.set()
+            _kill_group(process)
+
+        timer = threading.Timer(timeout, give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            if process.stdout is not None:
+                with process.stdout as output:
+                    consume(output)
+                    while output.read(1 << 20):
+                        pass
+            rc = process.wait()
+        except BaseException:
+            _kill_group(process)
+            raise
+        finally:
+            timer.cancel()
+        if late.is_set():
+            raise CommandError(
+                f"'{' '.join(command)}' did not end within {timeout:g} s and was killed: {_tail(err)[-2000:]}", command
+            )
+        return Result(tuple(command), rc, "", _tail(err), time.monotonic() - started)
+
+
+def _program(command: Sequence[str]) -> str:
+    program = command[0] if os.sep in command[0] else which(command[0])
+    if program is None:
+        raise CommandError(
+            f"the program '{command[0]}' is not installed on this host; install it or name its path", command
+        )
+    return program
 
 
 def _identity(user: str | None, command: list[str]) -> dict[str, Any]:

@@ -9,9 +9,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 from typing import Any
+
+from ansible_collections.worklog.maintenance.plugins.module_utils.finding import Finding, worst
 
 #: Where the records of a host are kept.
 PATH = "/var/log/worklog-maintenance/records.jsonl"
@@ -22,6 +26,42 @@ SCHEMA = 1
 
 class RecordError(Exception):
     """The record could not be written."""
+
+
+def line(
+    *,
+    what: str,
+    result: str,
+    subject: str | None,
+    run_id: str | None = None,
+    host: str | None = None,
+    by: str | None = None,
+    controller: str | None = None,
+    started: str | None = None,
+    downtime_seconds: float | None = None,
+    recovery_seconds: float | None = None,
+    findings: Sequence[Finding] = (),
+    details: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return a record that ends now; the module ``record`` documents the fields."""
+    ended = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "schema": SCHEMA,
+        "run_id": run_id,
+        "what": what,
+        "subject": subject,
+        "host": host or platform.node(),
+        "by": by,
+        "controller": controller,
+        "started": started or ended,
+        "ended": ended,
+        "result": result,
+        "severity": worst(findings),
+        "downtime_seconds": downtime_seconds,
+        "recovery_seconds": recovery_seconds,
+        "findings": [item.as_dict() for item in findings],
+        "details": dict(details or {}),
+    }
 
 
 def append(path: str, record: Mapping[str, Any], *, timeout: float = 10.0) -> None:

@@ -11,8 +11,12 @@ description:
   - Reads every byte of every backup once, decompresses all of it, follows its format to the end, and compares what it
     found with what was expected. Nothing is extracted and nothing is written into a backup.
   - Understands plain files, directory trees, gzip, xz, bzip2 and zstd, tar (GNU, pax, ustar), dumps of
-    C(mariadb-dump) and C(mysqldump), C(mongodump) directories and archives, Redis RDB and AOF files, and such files
-    inside a tar archive or a directory.
+    C(mariadb-dump) and C(mysqldump), directories of C(mydumper), directories and streams of C(mariadb-backup) and
+    C(xtrabackup), tablespaces of InnoDB, binary logs of MariaDB and MySQL, C(mongodump) directories and archives, Redis
+    RDB and AOF files, and such files inside a tar archive or a directory.
+  - Repositories of restic and borg are verified through their own programs, and files that age has encrypted through
+    C(age) when their key is given.
+  - Says what can be recovered from the backups of a source, taken together, with O(sets).
   - Damage after the backup was made is found by checksums. Damage while it was made, such as an empty table or a dump
     of the wrong database, can only be found by an expectation. So without one the best verdict is V(structure_ok).
   - A file C(manifest.json) in the directory of the backup, or C(<file>.sha256) beside a file, is used when it is there.
@@ -21,11 +25,12 @@ options:
     description: The backups to verify. All are verified before the module fails.
     type: list
     elements: dict
-    required: true
+    default: []
     suboptions:
       path:
         description:
-          - A file or a directory.
+          - A file, a directory, or a repository of restic or borg.
+          - With O(backups[].format=restic) or V(borg) also a repository elsewhere, such as V(sftp:backup@host:/repo).
           - A pattern with V(*), V(?) or V([...]) stands for its newest match by modification time. Names that end in
             C(.partial) are passed over.
         type: str
@@ -40,12 +45,54 @@ options:
           - V(plain) accepts any content, without looking into it.
         type: str
         default: auto
-        choices: [auto, plain, tree, tar, mongodump_archive, redis_rdb, redis_aof, sqldump, bson, env, text]
+        choices:
+          [
+            auto, plain, tree, restic, borg, tar, xbstream, mongodump_archive, redis_rdb, redis_aof, binlog, innodb,
+            innodb_delta, sqldump, bson, age, openpgp, openssl, env, text,
+          ]
+      every:
+        description:
+          - Verify every match of a pattern, not the newest alone. What they share by hard links is read once.
+          - O(expect.max_age) and O(expect.size_change) hold for the newest.
+        type: bool
+        default: false
       manifest:
         description:
           - The manifest of this backup, C(*.json), or a file as C(sha256sum) writes it.
           - By default C(manifest.json) and C(<file>.sha256) are looked for.
         type: path
+      log:
+        description:
+          - What the program that made the backup said, a file or a pattern of which the newest is taken.
+          - An error in it makes the verdict V(inconclusive), a missing C(completed OK!) of mariadb-backup V(damaged).
+          - The logs in a backup that was made by this collection are looked into in any case.
+        type: str
+      identity_file:
+        description: File on the host with the key for what age has encrypted. Nothing is written to disk.
+        type: path
+      password_file:
+        description: File on the host with the password of a repository.
+        type: path
+      password_env:
+        description: Variable of the task's environment with the password of a repository.
+        type: str
+      read:
+        description:
+          - Read a share in each run, for very large stores. By default all of it is read each time.
+          - Files of a directory and data of a restic repository fall into parts, of which those are read that were not
+            read for longest, and files that are new. With O(backups[].every) it is the older matches that take turns.
+            The data of a borg repository is read as a whole when its time has come.
+          - What is not read is listed in RV(backups[].unchecked), and what was never read is not V(verified).
+        type: dict
+        suboptions:
+          share:
+            description: About this share in each run, as V(0.1) or V(10%); more when O(backups[].read.within) needs it.
+            type: str
+            required: true
+          within:
+            description: All of it is read within this time.
+            type: str
+            default: 7d
       expect:
         description: What must be true of this backup; goes before O(expect), key by key.
         type: dict
@@ -93,10 +140,44 @@ options:
           sha256:
             description: SHA-256 of the file.
             type: str
+          min_snapshots:
+            description: Snapshots or archives of a repository at least.
+            type: int
+          snapshot_host:
+            description: Only snapshots of this host count, for their number, age and members.
+            type: str
+          snapshot_tags:
+            description: Only snapshots with all these tags count.
+            type: list
+            elements: str
   expect:
     description: What must be true of all backups.
     type: dict
     suboptions: *expect
+  sets:
+    description:
+      - Sources of which the backups together must recover something. They are those that C(worklog-backup) makes, with
+        the verdicts it remembers; this reads no payload.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      root:
+        description: Directory of all backups.
+        type: path
+        default: /var/backups/worklog
+      sources:
+        description: Names of the sources.
+        type: list
+        elements: str
+        required: true
+      full_within:
+        description: Time at most since the newest verified backup that needs no other.
+        type: str
+        default: 8d
+      recoverable_within:
+        description: Time at most between now and the last moment to which the source can be recovered.
+        type: str
   accept:
     description: The verdicts that are good enough. The module fails when a backup has any other.
     type: list
@@ -110,7 +191,9 @@ options:
     type: bool
     default: false
   history:
-    description: Directory in which the sizes of good backups are kept, for O(expect.size_change).
+    description:
+      - Directory in which the sizes of good backups are kept, for O(expect.size_change), and when they were read, for
+        O(backups[].read).
     type: path
     default: /var/lib/worklog-maintenance/backup_verify
   max_ratio:
@@ -133,21 +216,25 @@ options:
     type: int
 attributes:
   check_mode:
-    description: Gives the same answer as a real run; the history of sizes is not written.
+    description: Gives the same answer as a real run; the history is not written.
     support: full
   diff_mode:
     description: Nothing is changed.
     support: none
   idempotent:
-    description: Changes nothing on the host, apart from its own history of sizes.
+    description: Changes nothing on the host, apart from its own history.
     support: full
 notes:
   - The Python packages isal, zlib-ng and zstandard are used on the host when they are there. They change the speed and
     never the verdict. zstd needs Python 3.14, python3-zstandard or the program C(zstd) on the host.
+  - Page checksums of InnoDB (CRC-32C) are computed without a compiled extension; with the Python package crc32c
+    (C(python3-crc32c) in Debian) this is several times as fast.
   - Memory stays below 100 MB whatever the size. What needs more to decompress (C(xz) or C(zstd) with windows above
     64 MiB) is inconclusive.
   - A check that reads more than 512 MB runs in the background of the host, for 24 hours at most, and shows how far it
     is. Set C(async) on the task to do without.
+  - restic and borg are run without a lock, so that no backup fails because of a check. borg may write its C(nonce) and
+    its index all the same.
 seealso:
   - module: worklog.maintenance.record
 author:
@@ -174,6 +261,27 @@ EXAMPLES = r"""
       - path: /backup/files/uploads
         expect:
           min_members: 1
+
+- name: Verify a repository of restic, a tenth of its data a day
+  worklog.maintenance.backup_verify:
+    backups:
+      - path: /srv/restic/worklog
+        password_file: /etc/worklog-maintenance/restic.password
+        read:
+          share: 10%
+          within: 14d
+        expect:
+          max_age: 26h
+          min_snapshots: 7
+          snapshot_host: db1
+          members: [/var/backups/worklog]
+
+- name: Say what can be recovered
+  worklog.maintenance.backup_verify:
+    sets:
+      - sources: [worklog-db]
+        full_within: 8d
+        recoverable_within: 2h
 
 - name: Verify the backups of the low-code platform, and decide later
   worklog.maintenance.backup_verify:
@@ -224,7 +332,7 @@ backups:
       type: str
       sample: tar
     compression:
-      description: How it is compressed, from the outside in.
+      description: How it is compressed and encrypted, from the outside in.
       type: list
       elements: str
     size:
@@ -240,7 +348,9 @@ backups:
       description: When it was made, in ISO 8601 and UTC.
       type: str
     made_from:
-      description: How that is known, C(manifest), C(content), C(modification time) or C(directory change time).
+      description:
+        - How that is known, C(manifest), C(content), C(newest snapshot), C(modification time) or
+          C(directory change time).
       type: str
     age:
       description: Seconds since it was made.
@@ -255,13 +365,60 @@ backups:
     attributes:
       description: What else the format tells.
       type: dict
+sets:
+  description: One entry for each source of O(sets).
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    source:
+      description: Its name.
+      type: str
+    good:
+      description: Whether all that is wanted is there.
+      type: bool
+    recoverable:
+      description: Whether anything can be recovered.
+      type: bool
+    from:
+      description: The first moment to which it can be recovered, null when there is none.
+      type: str
+    to:
+      description: The last one.
+      type: str
+    gaps:
+      description: The periods between them to which it cannot be recovered, each with C(from), C(to) and C(reason).
+      type: list
+      elements: dict
+    moments:
+      description: The moments of all backups that need no logs.
+      type: list
+      elements: str
+    unusable:
+      description: The backups that do not count, and why.
+      type: list
+      elements: str
+    sentence:
+      description: All this in one sentence.
+      type: str
+      sample: "worklog-db is recoverable from 2026-01-25T02:03:04Z to 2026-01-31T14:00:05Z, gaps: none"
+    findings:
+      description: What was found.
+      type: list
+      elements: dict
 bad:
-  description: The backups whose verdict is not in O(accept), as C(path is verdict).
+  description:
+    - The backups whose verdict is not in O(accept), as C(path is verdict), and the sources that are not recoverable.
+  returned: always
+  type: list
+  elements: str
+reasons:
+  description: For each of RV(bad) one sentence that says why.
   returned: always
   type: list
   elements: str
 findings:
-  description: The findings of all backups.
+  description: The findings of all backups and sets.
   returned: always
   type: list
   elements: dict
@@ -272,114 +429,79 @@ deferred:
 """
 
 import time
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import check, expect, formats, history
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import (
+    check,
+    expect,
+    history,
+    options,
+    rotation,
+    sets,
+)
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.content import Limits
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.progress import Progress
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.verdict import Backup
 from ansible_collections.worklog.maintenance.plugins.module_utils.units import size
-
-
-def argument_spec() -> dict[str, Any]:
-    """Return the options of the module."""
-    expectation = {
-        "type": "dict",
-        "options": {
-            "max_age": {"type": "str"},
-            "min_size": {"type": "str"},
-            "max_size": {"type": "str"},
-            "size_change": {"type": "str"},
-            "members": {"type": "list", "elements": "str"},
-            "min_members": {"type": "int"},
-            "databases": {"type": "list", "elements": "str"},
-            "tables": {"type": "list", "elements": "str"},
-            "min_rows": {"type": "dict"},
-            "min_documents": {"type": "dict"},
-            "sha256": {"type": "str"},
-        },
-    }
-    backup = {
-        "path": {"type": "str", "required": True},
-        "name": {"type": "str"},
-        "format": {"type": "str", "default": "auto", "choices": ["auto", "plain", "tree", *formats.NAMES]},
-        "manifest": {"type": "path"},
-        "expect": expectation,
-    }
-    return {
-        "backups": {"type": "list", "elements": "dict", "required": True, "options": backup},
-        "expect": expectation,
-        "accept": {
-            "type": "list",
-            "elements": "str",
-            "choices": ["verified", "structure_ok", "inconclusive", "stale"],
-            "default": ["verified", "structure_ok"],
-        },
-        "report_only": {"type": "bool", "default": False},
-        "history": {"type": "path", "default": history.DIRECTORY},
-        "max_ratio": {"type": "float", "default": 200},
-        "max_expanded": {"type": "str", "default": "8T"},
-        "progress_file": {"type": "path"},
-        "defer_above": {"type": "int"},
-    }
 
 
 def main() -> None:
     """Verify all backups, then judge."""
-    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
-    options = module.params
+    module = AnsibleModule(argument_spec=options.argument_spec(), supports_check_mode=True)
+    given = module.params
     try:
-        backups = [
-            Backup(
-                entry["path"],
-                entry["name"] or entry["path"],
-                entry["format"],
-                expect.parse(entry["path"], options["expect"], entry["expect"]),
-                entry["manifest"],
-            )
-            for entry in options["backups"]
-        ]
-        limits = Limits(options["max_ratio"], size(options["max_expanded"]))
-        sizes = history.History(options["history"])
+        backups = [options.backup(entry, given["expect"]) for entry in given["backups"]]
+        wanted = [options.wanted(entry) for entry in given["sets"]]
+        limits = Limits(given["max_ratio"], size(given["max_expanded"]))
+        sizes = history.History(given["history"])
+        turns = rotation.Turns(given["history"])
     except ValueError as error:
-        module.fail_json(msg=f"max_expanded is {options['max_expanded']!r}, but must be {error}")
+        module.fail_json(msg=f"max_expanded is {given['max_expanded']!r}, but must be {error}")
     except (expect.ExpectationError, history.HistoryError) as error:
         module.fail_json(msg=str(error))
-    if options["defer_above"] is not None and check.exceeds(backups, options["defer_above"]):
-        module.exit_json(deferred=True, backups=[], bad=[], findings=[])
+    if given["defer_above"] is not None and check.exceeds(backups, given["defer_above"]):
+        module.exit_json(deferred=True, backups=[], sets=[], bad=[], reasons=[], findings=[])
 
-    progress = Progress(options["progress_file"])
+    progress = Progress(given["progress_file"])
     try:
-        results = [
-            check.verify(
-                backup,
-                now=time.time(),
-                limits=limits,
-                history=sizes,
-                progress=progress.advance,
-                started=progress.start,
-            )
-            for backup in backups
-        ]
+        results = check.verify_all(
+            backups,
+            now=time.time(),
+            limits=limits,
+            history=sizes,
+            turns=turns,
+            progress=progress.advance,
+            started=progress.start,
+        )
     finally:
         progress.end()
+    answers = sets.answer(wanted, time.time())
     if not module.check_mode:
         try:
             sizes.save()
+            turns.save()
         except history.HistoryError as error:
             module.warn(str(error))
 
-    bad = [result for result in results if result.verdict not in options["accept"]]
+    bad = [result for result in results if result.verdict not in given["accept"]]
+    gone = [answer for answer in answers if not answer.good]
+    reasons = [*(result.sentence() for result in bad), *(answer.reasons() for answer in gone)]
     values = {
         "changed": False,
         "backups": [result.as_dict() for result in results],
-        "bad": [f"{result.path} is {result.verdict}" for result in bad],
-        "findings": [finding.as_dict() for result in results for finding in result.findings],
+        "sets": [answer.as_dict() for answer in answers],
+        "bad": [
+            *(f"{result.path} is {result.verdict}" for result in bad),
+            *(f"{answer.statement.source} is not recoverable as it must be" for answer in gone),
+        ],
+        "reasons": reasons,
+        "findings": [
+            *(finding.as_dict() for result in results for finding in result.findings),
+            *(finding.as_dict() for answer in answers for finding in answer.findings),
+        ],
     }
-    if bad and not options["report_only"]:
-        reasons = "; ".join(result.sentence() for result in bad)
-        module.fail_json(msg=f"{len(bad)} of {len(results)} backups cannot be relied upon: {reasons}", **values)
+    if reasons and not given["report_only"]:
+        total = len(results) + len(answers)
+        module.fail_json(msg=f"{len(reasons)} of {total} cannot be relied upon: {'; '.join(reasons)}", **values)
     module.exit_json(**values)
 
 

@@ -117,8 +117,6 @@ path:
 """
 
 import json
-import platform
-from datetime import datetime, timezone
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.worklog.maintenance.plugins.module_utils import finding, record
@@ -144,39 +142,23 @@ def main() -> None:
         supports_check_mode=True,
     )
     given = module.params
-    ended = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     try:
         findings = [finding.from_dict(value) for value in given["findings"]]
     except ValueError as error:
         module.fail_json(msg=f"findings: {error}")
-    line = {
-        "schema": record.SCHEMA,
-        "run_id": given["run_id"],
-        "what": given["what"],
-        "subject": given["subject"],
-        "host": given["host"] or platform.node(),
-        "by": given["by"],
-        "controller": given["controller"],
-        "started": given["started_at"] or ended,
-        "ended": ended,
-        "result": given["result"],
-        "severity": finding.worst(findings),
-        "downtime_seconds": given["downtime_seconds"],
-        "recovery_seconds": given["recovery_seconds"],
-        "findings": [item.as_dict() for item in findings],
-        "details": given["details"],
-    }
+    path, given["started"] = given.pop("path"), given.pop("started_at")
+    line = record.line(**{**given, "findings": findings})
     if not module.check_mode:
         try:
-            record.append(given["path"], line)
+            record.append(path, line)
         except record.RecordError as error:
             module.fail_json(msg=str(error), record=line)
     after = json.dumps(line, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
     module.exit_json(
         changed=True,
         record=line,
-        path=given["path"],
-        diff={"before": "", "after": after, "after_header": given["path"]},
+        path=path,
+        diff={"before": "", "after": after, "after_header": path},
     )
 
 

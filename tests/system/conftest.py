@@ -25,8 +25,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LAB_PROGRAM = ROOT / "tests" / "lab" / "lab.py"
-# The tools of the environment call each other by name.
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+os.environ["PATH"] = (
+    f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the tools call each other by name
+)
 
 
 def call(argv: list[str], timeout: float = 180, **options: Any) -> subprocess.CompletedProcess[str]:

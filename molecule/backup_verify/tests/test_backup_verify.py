@@ -23,7 +23,7 @@ def host() -> Any:
 
 def test_the_history_has_each_backup_once(host: Any) -> None:
     history = json.loads(host.file("/var/lib/worklog-maintenance/molecule/sizes.json").content_string)
-    assert len(history["sizes"]) == 6
+    assert len(history["sizes"]) == 8
     assert all(len(entries) == 1 for entries in history["sizes"].values())
 
 

@@ -133,3 +133,14 @@ def test_wrong_records_are_refused(tmp_path: Path, task: dict[str, Any], sentenc
     code, output = play(tmp_path, [task])
     assert code != 0
     assert sentence in " ".join(output.split())
+
+
+def test_variables_of_a_role_with_a_longer_name_are_not_misspelt_ones(tmp_path: Path) -> None:
+    tasks = [{"worklog.maintenance.validate_input": {"role": "backup", "target": "app"}}]
+    given = {"backup_verify_backups": [{"path": "/x"}], "backup_prune_sources": [], "backup_sorces": []}
+    code, output = play(tmp_path, tasks, "-e", json.dumps(given))
+    words = " ".join(output.split())
+    assert code != 0
+    assert "there is no variable 'backup_sorces'; did you mean 'backup_sources'?" in words
+    assert "backup_verify_backups" not in words
+    assert "backup_prune_sources" not in words

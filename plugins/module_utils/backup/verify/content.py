@@ -12,16 +12,25 @@ from functools import partial
 from typing import Any
 
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.reading import ahead
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import formats
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import formats, mydumper
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.decoders import Decoder
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.encrypted import (
+    is_sealed,
+    looks_like_age,
+)
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.mariabackup import XbstreamWalker
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.members import Members, printable
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.related import Related
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.sqldump import SqlDumpWalker
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.tar import Sink, TarWalker
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.text import EnvWalker
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.walker import Problem, Walker
 
 #: At most this many problems of one backup are kept; further ones are counted.
 MAX_PROBLEMS = 100
+
+#: The formats that have members.
+_ARCHIVES = {"tar": TarWalker, "xbstream": XbstreamWalker}
 
 #: Layers of compression that are taken off.
 _MAX_LAYERS = 3
@@ -48,10 +57,14 @@ class Inspection:
 
     :param limits: what it may expand to.
     :param wanted: names that must be there.
+    :param identity: file with the key for what age has encrypted, None: it stays closed.
+    :ivar sealed: number of encrypted streams that could not be looked into.
     """
 
     limits: Limits = field(default_factory=Limits)
     wanted: tuple[str, ...] = ()
+    identity: str | None = None
+    sealed: int = 0
     size: int = 0
     expanded: int = 0
     layers: list[str] = field(default_factory=list)
@@ -100,7 +113,10 @@ class Inspection:
             self.problem(subject, problem)
         for text in walker.facts.unchecked:
             self.not_checked(text)
-        for database, tables in walker.facts.counts.items():
+        self.sealed += is_sealed(walker)
+        # The base of append-only files is no state of the data: what follows it changes its keys.
+        counts = {} if subject.endswith(".base.rdb") else walker.facts.counts
+        for database, tables in counts.items():
             known = self.counts.setdefault(database, {})
             for table, rows in tables.items():
                 before = known.get(table, 0)
@@ -161,6 +177,8 @@ class Content:
     :param name: the path as far as it tells what to expect.
     :param wanted: the format it must have, ``auto`` or ``plain``.
     :param inside: whether it is a part of a larger backup.
+    :param depth: layers that were taken off.
+    :param opened: whether it was decrypted, so that what is inside counts although it is a part.
     """
 
     def __init__(
@@ -171,6 +189,7 @@ class Content:
         wanted: str = "auto",
         inside: bool = False,
         depth: int = 0,
+        opened: bool = False,
     ) -> None:
         self._inspection = inspection
         self._subject = subject
@@ -178,6 +197,7 @@ class Content:
         self._wanted = wanted
         self._inside = inside
         self._depth = depth
+        self._opened = opened
         self._head = b""
         self._target: Callable[[bytes], None] | None = None
         self._walker: Walker | None = None
@@ -239,7 +259,11 @@ class Content:
             return None
         codec = formats.codec_of(head)
         promised, rest = formats.promised_codec(self._name)
-        if codec is None and promised is not None and self._depth == 0:
+        if codec is None and self._inspection.identity is not None and looks_like_age(head):
+            codec = promised = formats.age(self._inspection.identity)
+            rest = self._name[:-4] if self._name.lower().endswith(".age") else self._name
+            self._opened = True
+        elif codec is None and promised is not None and self._depth == 0:
             # its decoder says what is wrong with it
             codec = promised
         if codec is None:
@@ -257,7 +281,9 @@ class Content:
         return _Layer(self._inspection, codec.decoder(), self._subject)
 
     def _new_child(self) -> Content:
-        return Content(self._inspection, self._subject, self._name, self._wanted, self._inside, self._depth + 1)
+        return Content(
+            self._inspection, self._subject, self._name, self._wanted, self._inside, self._depth + 1, self._opened
+        )
 
     def _begin(self) -> None:
         head, self._head = self._head, b""
@@ -281,7 +307,7 @@ class Content:
         elif self._wanted == "plain":
             return None
         elif self._inside:
-            found = formats.promised_format(self._name)
+            found = formats.inside_format(self._name) or (formats.promised_format(self._name) if self._opened else None)
             if found is None or (found.inside == "sniff" and not found.sniff(start)):
                 return None
             entry = found
@@ -292,9 +318,9 @@ class Content:
             entry = sniffed
         if not self._inside:
             self._inspection.format = entry.name
-        if entry.name == "tar" and not self._inside:
+        if entry.name in _ARCHIVES and (self._opened or not self._inside):
             self._inspection.has_members = True
-            return TarWalker(self._inspection.members, self._open_member)
+            return _ARCHIVES[entry.name](self._inspection.members, self._open_member)
         return entry.walker(self._name)
 
     def _open_member(self, name: str, size: int) -> Sink | None:
@@ -328,6 +354,11 @@ class Content:
             return
         if not complete:
             del walker.problems[before:]
+        part = walker.facts.part
+        if isinstance(walker, SqlDumpWalker) and self._inside and complete:
+            part = mydumper.unended(self._subject, walker)
+        if part is not None:
+            self._inspection.related.part(self._name, part)
         self._inspection.absorb(self._subject, walker, self._inside)
 
     def _broken(self, walker: Walker, error: Exception) -> None:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,9 @@ class Expectation:
     :param tables: ``database.table`` (or ``database.collection``) that must be there.
     :param min_rows: rows or documents by ``database.table``.
     :param sha256: of the file.
+    :param min_snapshots: number of snapshots of a repository that are to be there.
+    :param snapshot_host: only snapshots of this host count.
+    :param snapshot_tags: only snapshots with all these tags count.
     """
 
     max_age: float | None = None
@@ -44,6 +47,9 @@ class Expectation:
     tables: tuple[str, ...] = ()
     min_rows: dict[str, int] = field(default_factory=dict)
     sha256: str | None = None
+    min_snapshots: int | None = None
+    snapshot_host: str | None = None
+    snapshot_tags: tuple[str, ...] = ()
 
 
 def _count(value: Any) -> int:
@@ -79,7 +85,7 @@ def _hash(value: Any) -> str:
     return str(value).lower()
 
 
-_READERS = {
+_READERS: dict[str, Callable[[Any], Any]] = {
     "max_age": duration,
     "min_size": size,
     "max_size": size,
@@ -91,6 +97,9 @@ _READERS = {
     "min_rows": _rows,
     "min_documents": _rows,
     "sha256": _hash,
+    "min_snapshots": _count,
+    "snapshot_host": str,
+    "snapshot_tags": _names,
 }
 
 

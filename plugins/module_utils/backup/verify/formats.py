@@ -6,17 +6,47 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import unquote
 
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup import binlogs
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.binlog import BinlogWalker
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.binlog import (
+    looks_like as looks_like_binlog,
+)
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.decoders import (
     Bzip2Decoder,
     Decoder,
     GzipDecoder,
     XzDecoder,
 )
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.encrypted import (
+    AgeDecoder,
+    AgeWalker,
+    OpenPgpWalker,
+    OpensslWalker,
+    looks_like_age,
+    looks_like_openpgp,
+    looks_like_openssl,
+)
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.innodb import NAME as INNODB_NAME
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.innodb import (
+    DeltaWalker,
+    InnodbWalker,
+    looks_like_delta,
+)
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.innodb import (
+    looks_like as looks_like_innodb,
+)
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.mariabackup import XbstreamWalker
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.mariabackup import (
+    looks_like as looks_like_xbstream,
+)
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.mongodump import (
+    ARCHIVE,
     BsonWalker,
     MongoArchiveWalker,
     looks_like_bson,
@@ -72,6 +102,7 @@ class Format:
     :param suffixes: endings of file names that promise this format.
     :param inside: whether members of archives and files of trees are followed: always, or only when ``sniff`` says
         so, or never.
+    :param shape: what such members and files are called when no ending promises the format.
     """
 
     name: str
@@ -79,6 +110,7 @@ class Format:
     walker: Callable[[str], Walker]
     suffixes: tuple[str, ...] = ()
     inside: str = "never"
+    shape: re.Pattern[str] | None = None
 
 
 def _is_bzip2(head: bytes) -> bool:
@@ -96,6 +128,25 @@ def namespace(path: str) -> tuple[str, str]:
     return ("" if name == "oplog.bson" else folder.rpartition("/")[2], unquote(stem))
 
 
+def table(path: str) -> tuple[str, str]:
+    """Return the database and the table that the path of a tablespace names, empty when it is no table's."""
+    folder, _slash, name = path.rpartition("/")
+    if not folder or not name.endswith(".ibd"):
+        return "", ""
+    stem = re.split("#[Pp]#", name[:-4])[0]
+    return _decoded(folder.rpartition("/")[2]), _decoded(stem)
+
+
+def _decoded(name: str) -> str:
+    """Return a name that MariaDB has encoded for the file system."""
+    return re.sub("@([0-9a-f]{4})", lambda found: chr(int(found[1], 16)), name)
+
+
+def base_name(path: str) -> str:
+    """Return a name without its folders and compression."""
+    return promised_codec(path)[1].rpartition("/")[2]
+
+
 def _redis(path: str) -> Walker:
     """Return what follows a snapshot: an append-only file may begin with one and goes on behind it."""
     return AofWalker() if promised_codec(path)[1].lower().endswith(".aof") else RdbWalker()
@@ -110,16 +161,28 @@ CODECS = (
 
 FORMATS = (
     Format("tar", lambda head: is_header(head[:512]), lambda path: TarWalker(), (".tar",)),
-    Format("mongodump_archive", looks_like_mongo_archive, lambda path: MongoArchiveWalker()),
+    Format("xbstream", looks_like_xbstream, lambda path: XbstreamWalker(), (".xbstream", ".mbstream", ".xb"), "sniff"),
+    Format("mongodump_archive", looks_like_mongo_archive, lambda path: MongoArchiveWalker(), (), "sniff", ARCHIVE),
     Format("redis_rdb", looks_like_rdb, _redis, (".rdb",), "always"),
     Format("redis_aof", looks_like_aof, lambda path: AofWalker(), (".aof",), "always"),
+    Format("binlog", looks_like_binlog, lambda path: BinlogWalker(base_name(path)), (), "sniff", binlogs.NAME),
+    Format("innodb", looks_like_innodb, lambda path: InnodbWalker(*table(path)), (".ibd",), "always", INNODB_NAME),
+    Format("innodb_delta", looks_like_delta, lambda path: DeltaWalker("ibdata1" in path), (".delta",), "sniff"),
     Format("sqldump", looks_like_sql, lambda path: SqlDumpWalker(), (".sql",), "sniff"),
     Format("bson", looks_like_bson, lambda path: BsonWalker(*namespace(path)), (".bson",), "always"),
+    Format("age", looks_like_age, lambda path: AgeWalker(), (".age",), "sniff"),
+    Format("openpgp", looks_like_openpgp, lambda path: OpenPgpWalker(), (".gpg", ".pgp"), "sniff"),
+    Format("openssl", looks_like_openssl, lambda path: OpensslWalker()),
     Format("env", is_env, lambda path: EnvWalker()),
     Format("text", is_text, lambda path: TextWalker()),
 )
 
 NAMES = tuple(entry.name for entry in FORMATS)
+
+
+def age(identity: str) -> Codec:
+    """Return how a stream is opened that age has encrypted, with the key in a file."""
+    return Codec("age", {".age": ""}, looks_like_age, partial(AgeDecoder, identity))
 
 
 def codec_of(head: bytes) -> Codec | None:
@@ -155,5 +218,10 @@ def named(name: str) -> Format:
 
 def followed_inside(path: str) -> Format | None:
     """Return the format to look for in a member of an archive or a file of a tree, by its name."""
-    entry = promised_format(promised_codec(path)[1])
+    return inside_format(promised_codec(path)[1])
+
+
+def inside_format(path: str) -> Format | None:
+    """Return the same for a name without compression."""
+    entry = promised_format(path) or next((found for found in FORMATS if found.shape and found.shape.match(path)), None)
     return entry if entry is not None and entry.inside != "never" else None

@@ -15,6 +15,7 @@ the collection's last block is empty and carries the CRC-64 of all its documents
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,8 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.walker import Problem
 
 MAGIC = b"\x6d\xe2\x99\x81"
+#: What the archives of our own backups are called, without compression.
+ARCHIVE = re.compile(r"(.*/)?archive(-[^/]+)?\Z")
 _TERMINATOR = b"\xff\xff\xff\xff"
 #: A document larger than this is followed by its frame only, so that memory stays small.
 _DEEP = 1 << 20

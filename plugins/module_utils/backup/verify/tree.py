@@ -18,11 +18,12 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.reading
 )
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import formats
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.content import Content, Inspection
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.inodes import Inodes
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.members import printable
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.related import Keep
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.walker import Problem
 
-#: Inodes with several names that are remembered, so that each is read once, and directories that are looked at again.
+#: Inodes with several names that are counted once, and directories that are looked at again.
 _REMEMBERED = 100_000
 
 _DESCRIPTION = ".metadata.json.gz"
@@ -32,17 +33,19 @@ _DESCRIPTION = ".metadata.json.gz"
 class Tree:
     """What a directory holds.
 
+    :ivar names: number of names that are no directories.
     :ivar files: number of regular files, each inode once.
     :ivar size: their bytes.
     :ivar written: when something was last put into it or taken out of it, in seconds since the epoch.
-    :ivar sha256: by path, for the files whose hash was wanted.
+    :ivar sha256: by path, for the files whose hash was wanted; None for those whose turn it was not.
     :ivar sizes: by path, for the same files.
     """
 
+    names: int = 0
     files: int = 0
     size: int = 0
     written: float = 0.0
-    sha256: dict[str, str] = field(default_factory=dict)
+    sha256: dict[str, str | None] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
 
 
@@ -53,6 +56,8 @@ def walk(
     hashed: Callable[[str], bool] | None,
     progress: Callable[[int], None],
     skip: frozenset[str] = frozenset(),
+    inodes: Inodes | None = None,
+    turn: Callable[[str, os.stat_result], bool] = lambda path, status: True,
 ) -> Tree:
     """Read every file below a directory.
 
@@ -60,9 +65,12 @@ def walk(
     :param hashed: whether the SHA-256 of a file is wanted, by its path below the root; None: no hash is.
     :param progress: is told how many bytes came in.
     :param skip: paths below the root that are not part of the backup.
+    :param inodes: what earlier trees of the same run shared with this one.
+    :param turn: whether it is the turn of a file to be read; those whose content is followed are read in any case.
     """
     tree = Tree()
-    seen: dict[tuple[int, int], str | None] = {}
+    inodes = inodes or Inodes()
+    seen: set[int] = set()
     directories: list[tuple[str, int]] = []
     archives = 0
     inspection.has_members = True
@@ -78,6 +86,7 @@ def walk(
         subdirectories.sort()
         below = os.path.relpath(directory, root)
         prefix = "" if below == "." else below + "/"
+        subdirectories[:] = [name for name in subdirectories if prefix + name not in skip]
         status = os.fstat(dir_fd)
         tree.written = max(tree.written, status.st_ctime)
         if len(directories) < _REMEMBERED:
@@ -95,6 +104,7 @@ def walk(
                 continue
             kind = stat.S_IFMT(status.st_mode)
             members.add(path, directory=kind == stat.S_IFDIR)
+            tree.names += kind != stat.S_IFDIR
             if kind == stat.S_IFLNK:
                 members.link(path, target)
             elif kind == stat.S_IFREG:
@@ -104,18 +114,34 @@ def walk(
                     and not path.endswith(_DESCRIPTION)
                 ):
                     archives += 1
-                key = (status.st_dev, status.st_ino)
-                if status.st_nlink > 1 and key in seen:
-                    digest = seen[key]
-                else:
+                again = status.st_nlink > 1 and Inodes.key(status) in seen
+                if not again:
                     tree.files += 1
                     tree.size += status.st_size
-                    want = hashed is not None and (hashed(path) or status.st_nlink > 1)
-                    digest = _read(root, path, name, dir_fd, inspection, want, progress)
                     if status.st_nlink > 1 and len(seen) < _REMEMBERED:
-                        seen[key] = digest
-                if digest is not None and hashed is not None and hashed(path):
-                    tree.sha256[path] = digest
+                        seen.add(Inodes.key(status))
+                want = hashed is not None and hashed(path)
+                # A dump directory is named by its database, so the directory's own name belongs to the path.
+                full = f"{os.path.basename(root)}/{path}"
+                keep = None if again else inspection.related.add(full, status.st_size)
+                followed = not again and (keep is not None or formats.followed_inside(path) is not None)
+                digest: str | None = None
+                if followed or turn(path, status):
+                    known = None if followed or status.st_nlink == 1 else inodes.find(status, want)
+                    if known is not None:
+                        digest, problem = known
+                    else:
+                        both = hashed is not None and (want or status.st_nlink > 1)
+                        digest, problem = _read(full, path, name, dir_fd, inspection, keep, both, progress)
+                        if status.st_nlink > 1:
+                            inodes.keep(status, digest, problem)
+                    if problem is not None and not again:
+                        inspection.problem(printable(path), problem)
+                    if want and digest is not None:
+                        tree.sha256[path] = digest
+                elif want:
+                    tree.sha256[path] = None
+                if want:
                     tree.sizes[path] = status.st_size
             elif kind != stat.S_IFDIR:
                 members.note("special", path)
@@ -144,38 +170,32 @@ def walk(
 
 
 def _read(
-    root: str,
+    full: str,
     path: str,
     name: str,
     dir_fd: int,
     inspection: Inspection,
+    keep: Keep | None,
     hashed: bool,
     progress: Callable[[int], None],
-) -> str | None:
-    shown = printable(path)
+) -> tuple[str | None, Problem | None]:
+    """Read one file; return its hash, and what is wrong with reading it."""
     try:
         descriptor = open_file(name, dir_fd)
         try:
-            # A dump directory is named by its database, so the directory's own name belongs to the path.
-            full = f"{os.path.basename(root)}/{path}"
-            keep = inspection.related.add(full, os.fstat(descriptor).st_size)
             if keep is not None:
                 consume = _into(keep)
             elif formats.followed_inside(path):
-                consume = Content(inspection, shown, full, inside=True).consume
+                consume = Content(inspection, printable(path), full, inside=True).consume
             else:
                 consume = _ignore
             reading = read_file(descriptor, consume, hashed=hashed, progress=progress)
         finally:
             os.close(descriptor)
     except Unreadable as error:
-        inspection.problem(shown, Problem("tree.unreadable", str(error), damage=error.damage))
-        return None
-    if reading.changed:
-        inspection.problem(
-            shown, Problem("backup.changed", f"it was written during the check: {reading.changed}", damage=False)
-        )
-    return reading.sha256
+        return None, Problem("tree.unreadable", str(error), damage=error.damage)
+    changed = f"it was written during the check: {reading.changed}"
+    return reading.sha256, Problem("backup.changed", changed, damage=False) if reading.changed else None
 
 
 def _ignore(blocks: Iterator[bytes], threaded: bool) -> None:

@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup import manifest
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.access import Secret
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.content import Inspection, Limits
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.expect import Expectation
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.history import NEEDED, History
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.members import printable
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.rotation import Share
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.walker import Problem
 from ansible_collections.worklog.maintenance.plugins.module_utils.finding import Finding
 from ansible_collections.worklog.maintenance.plugins.module_utils.units import span
@@ -31,7 +33,7 @@ GOOD = ("verified", "structure_ok")
 _SKEW = 300.0
 
 #: Notes that need no attention by themselves.
-_INFO = ("members.link", "members.repeated", "text.newline", "manifest.unlisted")
+_INFO = ("binlog.in_use", "members.link", "members.repeated", "text.newline", "manifest.unlisted")
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,13 @@ class Backup:
     :param format: ``auto``, ``plain``, ``tree`` or a name of :data:`formats.NAMES`.
     :param expect: what must be true of it.
     :param manifest: where its manifest is; by default it is looked for.
+    :param unchanged: when its source was last found to be as the backup holds it, in seconds since the epoch.
+    :param every: whether every match of a pattern is verified, not the newest alone.
+    :param log: what the program that made it said, a file or a pattern; our own backups bring theirs along.
+    :param identity: file with the key for what age has encrypted.
+    :param secret: where the password of a repository is.
+    :param share: how much of it is read in one run; None: all of it.
+    :param left: what belongs to it and is not verified in this run, in words.
     """
 
     path: str
@@ -50,6 +59,13 @@ class Backup:
     format: str = "auto"
     expect: Expectation = field(default_factory=Expectation)
     manifest: str | None = None
+    unchanged: float | None = None
+    every: bool = False
+    log: str | None = None
+    identity: str | None = None
+    secret: Secret = field(default_factory=Secret)
+    share: Share | None = None
+    left: tuple[str, ...] = ()
 
 
 @dataclass
@@ -91,18 +107,23 @@ class Result:
 
 
 class Check:
-    """One verification under way."""
+    """One verification under way.
+
+    :ivar closed: nothing can be said about the content, because it could not be looked into.
+    :ivar limited: why it is not verified although what was expected is true.
+    """
 
     def __init__(self, backup: Backup, limits: Limits) -> None:
         self.backup = backup
         self.expect = backup.expect
         self.result = Result(backup.name, backup.path)
-        self.inspection = Inspection(limits, backup.expect.members)
+        self.inspection = Inspection(limits, backup.expect.members, backup.identity)
         self.manifest: manifest.Manifest | None = None
         self.confirmed: list[str] = []
         self.missing = False
         self.stale = False
-        self.files = 0
+        self.closed = False
+        self.limited: str | None = None
 
     def problem(
         self,
@@ -133,7 +154,7 @@ class Check:
 def compare_related(check: Check) -> None:
     if any(problem.damage and not problem.note for _subject, problem in check.inspection.problems):
         return  # what is missing is missing because of that
-    problems, unchecked = check.inspection.related.judge(check.inspection.counts)
+    problems, unchecked = check.inspection.related.judge(check.inspection.counts, check.inspection.attributes)
     for subject, problem in problems:
         check.inspection.problem(subject, problem)
     for text in unchecked:
@@ -143,6 +164,8 @@ def compare_related(check: Check) -> None:
 def compare_content(check: Check) -> None:
     """Compare members, databases, tables and counts."""
     expect, inspection = check.expect, check.inspection
+    if check.closed:
+        return
     members = inspection.members
     for problem in members.problems():
         inspection.problem("", problem)
@@ -267,16 +290,25 @@ def compare_change(check: Check, history: History | None) -> None:
         )
 
 
-def compare_age(check: Check, status: os.stat_result, now: float) -> None:
+def compare_age(check: Check, status: os.stat_result | None, now: float) -> None:
+    """Compare the age.
+
+    :param status: of the file or directory, None when it is not on this host.
+    """
     result, expect = check.result, check.expect
+    if check.closed or (status is None and result.made is None):
+        return
+    written = result.made or 0.0 if status is None else status.st_mtime
     created = check.inspection.created
     if check.manifest is not None and check.manifest.ended is not None:
         result.made, result.made_from = check.manifest.ended, "manifest"
-    elif created is not None and (result.made_from or created < status.st_mtime):
+    elif created is not None and (result.made_from or created < written):
         # A dump tells the local time of its host, which may seem later than the file.
         result.made, result.made_from = created, "content"
     elif result.made is None:
-        result.made, result.made_from = status.st_mtime, "modification time"
+        result.made, result.made_from = written, "modification time"
+    if check.backup.unchanged is not None and check.backup.unchanged > result.made:
+        result.made, result.made_from = check.backup.unchanged, "source unchanged"
     result.age = now - result.made
     if expect.max_age is None:
         check.inspection.not_checked("its age: no max_age is expected")
@@ -333,7 +365,7 @@ def conclude(check: Check, now: float) -> Result:
         result.verdict = "stale"
     elif doubtful:
         result.verdict = "inconclusive"
-    elif check.confirmed:
+    elif check.confirmed and check.limited is None:
         result.verdict = "verified"
     else:
         result.verdict = "structure_ok"
@@ -350,7 +382,8 @@ def conclude(check: Check, now: float) -> Result:
     if result.verdict in GOOD:
         confirmed = result.verdict == "verified"
         evidence = f" ({', '.join(dict.fromkeys(check.confirmed))})" if check.confirmed else ""
-        words = "verified" if confirmed else "structure_ok: sound, but nothing says what it should hold"
+        why = check.limited or "nothing says what it should hold"
+        words = "verified" if confirmed else f"structure_ok: sound, but {why}"
         result.findings.insert(0, Finding("backup.verdict", result.path, "ok", f"{words}{evidence}"))
     return result
 

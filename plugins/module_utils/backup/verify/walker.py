@@ -38,12 +38,14 @@ class Facts:
     :param created: when the backup says it was made, in seconds since the epoch (UTC), if it says so.
     :param attributes: whatever else the format tells (server version, binlog position, key counts), JSON values.
     :param unchecked: what this format cannot tell, in words.
+    :param part: what is told about this stream to the check of the files that belong together.
     """
 
     counts: dict[str, dict[str, int | None]] = field(default_factory=dict)
     created: float | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
     unchecked: list[str] = field(default_factory=list)
+    part: object | None = None
 
 
 class Walker:

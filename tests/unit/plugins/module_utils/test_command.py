@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.worklog.maintenance.plugins.module_utils.command import CommandError, run, which
+from ansible_collections.worklog.maintenance.plugins.module_utils.command import CommandError, run, stream, which
 
 PYTHON = sys.executable
 
@@ -88,3 +88,29 @@ def test_another_account_gets_its_own_home() -> None:
     account = pwd.getpwnam("nobody")
     result = run(["/bin/sh", "-c", "id -u; echo $HOME"], timeout=10, user="nobody", cwd="/")
     assert result.stdout.split() == [str(account.pw_uid), account.pw_dir]
+
+
+def test_output_is_read_while_the_program_runs() -> None:
+    kept: list[bytes] = []
+    code = "import os, sys; sys.stdout.write(os.environ['TOKEN'] * 100000); sys.stderr.write('words'); sys.exit(4)"
+    result = stream([PYTHON, "-c", code], lambda out: kept.append(out.read(7)), timeout=20, env={"TOKEN": "secret "})
+    assert kept == [b"secret "]
+    assert (result.rc, result.stdout, result.stderr) == (4, "", "words")
+
+
+def test_a_reader_that_fails_ends_the_program() -> None:
+    def fail(_unused: object) -> None:
+        raise ValueError("not what I wanted")
+
+    begin = time.monotonic()
+    with pytest.raises(ValueError, match="not what I wanted"):
+        stream([PYTHON, "-c", "import time; time.sleep(60)"], fail, timeout=60)
+    assert time.monotonic() - begin < 20
+
+
+def test_a_stream_that_does_not_end_in_time_is_an_error() -> None:
+    code = "import sys, time; sys.stderr.write('waiting'); sys.stderr.flush(); time.sleep(60)"
+    with pytest.raises(CommandError, match=r"did not end within 3 s and was killed: waiting"):
+        stream([PYTHON, "-c", code], lambda out: None, timeout=3)
+    with pytest.raises(CommandError, match="'no-such-program' is not installed"):
+        stream(["no-such-program"], lambda out: None, timeout=3)

@@ -55,7 +55,8 @@ def check(path: Path | str, format: str = "auto", **options: Any) -> Result:
     history = options.pop("history", None)
     manifest = options.pop("manifest", None)
     limits = options.pop("limits", Limits())
-    backup = Backup(str(path), options.pop("name", str(path)), format, parse(str(path), options), manifest)
+    more = {key: options.pop(key) for key in ("log", "identity") if key in options}
+    backup = Backup(str(path), options.pop("name", str(path)), format, parse(str(path), options), manifest, **more)
     now = NOW if options.get("max_age") else time.time()
     return verify(backup, now=now, limits=limits, history=history)
 

@@ -1,0 +1,70 @@
+# Copyright: (c) 2026, Worklog Maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Builds the program worklog-backup on the controller and copies it to the host, as ansible.builtin.copy does."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.config import PROGRAM
+from ansible_collections.worklog.maintenance.plugins.plugin_utils import program
+
+
+class ActionModule(ActionBase):
+    """The whole of M(worklog.maintenance.backup_program)."""
+
+    TRANSFERS_FILES = True
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Build the program and copy it."""
+        variables = task_vars or {}
+        super().run(tmp, variables)
+        self.validate_argument_spec(argument_spec={})
+        try:
+            content = program.build("backup.make.cli")
+        except program.ProgramError as error:
+            raise AnsibleActionFail(f"the program worklog-backup cannot be built: {error}") from error
+        before = self._checksum(variables) if self._task.diff else None
+        result = self._copy(content, variables)
+        if self._task.diff and result.get("changed"):
+            after = hashlib.sha1(content, usedforsecurity=False).hexdigest()
+            result["diff"] = {
+                "before": f"SHA-1 {before}\n" if before else "",
+                "after": f"SHA-1 {after}\n",
+                "before_header": PROGRAM,
+                "after_header": PROGRAM,
+            }
+        result.pop("src", None)  # a temporary file
+        return result
+
+    def _checksum(self, variables: dict[str, Any]) -> str | None:
+        found = self._execute_remote_stat(PROGRAM, all_vars=variables, follow=True)
+        return found.get("checksum") if found.get("exists") else None
+
+    def _copy(self, content: bytes, variables: dict[str, Any]) -> dict[str, Any]:
+        descriptor, source = tempfile.mkstemp(prefix="worklog-backup-")
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(content)
+            task = self._task.copy()
+            task.args = {"src": source, "dest": PROGRAM, "owner": "root", "group": "root", "mode": "0755"}
+            task.diff = False
+            copy = self._shared_loader_obj.action_loader.get(
+                "ansible.legacy.copy",
+                task=task,
+                connection=self._connection,
+                play_context=self._play_context,
+                loader=self._loader,
+                templar=self._templar,
+                shared_loader_obj=self._shared_loader_obj,
+            )
+            return copy.run(task_vars=variables)
+        finally:
+            os.unlink(source)

@@ -1,0 +1,245 @@
+# Copyright: (c) 2026, Worklog Maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Restore files: snapshots of directories, and archives of secrets and logs. A hostile archive writes nowhere else."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import stat
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from typing import IO
+
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.pipeline import last_words
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.recoverable import Plan
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore.base import (
+    Examined,
+    RestoreError,
+    Restorer,
+    Session,
+    Work,
+)
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore.unpack import (
+    decompressor,
+    plain_name,
+    verify,
+)
+from ansible_collections.worklog.maintenance.plugins.module_utils.command import which
+from ansible_collections.worklog.maintenance.plugins.module_utils.finding import Finding
+
+LISTING = "tree.jsonl"
+ARCHIVES = ("files.tar", "logs.tar")
+ENCRYPTED = ".age"
+
+_BLOCK = 1 << 20
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+
+
+class Files(Restorer):
+    """Restores snapshots of directories.
+
+    Options: ``directory``, the one of them that is wanted; by default all below each other.
+    """
+
+    name = "files"
+
+    def prepare(self, plan: Plan, work: Work) -> str:
+        """Copy the tree."""
+        kept, data = plan.base.last, os.path.join(work.directory, "data")
+        listed = kept.manifest.document.get("listing") or {}
+        verify(kept, [str(listed.get("path"))], work)
+        tree = str(listed.get("root"))
+        below = self._below(kept.manifest.document.get("paths") or {}, tree)
+        os.mkdir(data, 0o700)
+        argv = ["rsync", "--archive", "--hard-links", "--acls", "--xattrs", "--numeric-ids", "--"]
+        with work.parts.part("copy"):
+            done = work.run([*argv, os.path.join(kept.path, below) + "/", data + "/"], timeout=work.timeout)
+        if not done.ok:
+            raise RestoreError(f"{kept.path} could not be copied: {done.describe()}")
+        return data
+
+    def examine(self, plan: Plan, work: Work, session: Session) -> Examined:
+        """Read every file that was copied, and hold it against the list."""
+        kept, data = plan.base.last, os.path.join(work.directory, "data")
+        result, number = Examined(), 0
+        listed = kept.manifest.document.get("listing") or {}
+        tree = str(listed.get("root"))
+        below = os.path.relpath(self._below(kept.manifest.document.get("paths") or {}, tree), tree)
+        with work.parts.part("examine"), gzip.open(os.path.join(kept.path, str(listed.get("path")))) as stream:
+            for line in stream:
+                item = json.loads(line)
+                path = os.path.normpath(item["path"])
+                if below != "." and not path.startswith(below + os.sep):
+                    continue
+                place = os.path.join(data, path if below == "." else os.path.relpath(path, below))
+                number += 1
+                trouble = _differs(place, item)
+                if trouble:
+                    result.findings.append(Finding("restore.files", place, "critical", f"{path} {trouble}"))
+        result.counts = {"files": {"files": number}}
+        result.compared.append(f"the content of {number} files")
+        return result
+
+    def _below(self, paths: dict[str, str], tree: str) -> str:
+        """Return what of the tree is wanted."""
+        wanted = self.options.get("directory")
+        if not wanted:
+            return tree
+        for path, place in paths.items():
+            if os.path.realpath(path) == os.path.realpath(str(wanted)):
+                return place
+        raise RestoreError(f"{wanted} is not what was backed up; that was {', '.join(paths)}")
+
+
+class Archive(Restorer):
+    """Restores archives of secrets and of logs.
+
+    Options: ``identity``, a file with the identity of age that decrypts.
+    """
+
+    name = "archive"
+    swaps = False
+
+    def prepare(self, plan: Plan, work: Work) -> str:
+        """Decrypt, decompress and extract, below a directory that nothing leaves."""
+        kept, data = plan.base.last, os.path.join(work.directory, "data")
+        name = next((name for name in kept.manifest.files if is_archive(name)), None)
+        if name is None:
+            raise RestoreError(f"{kept.path} holds no archive")
+        verify(kept, [name], work)
+        os.mkdir(data, 0o700)
+        argv = decompressor(os.path.join(kept.path, name))
+        if name.endswith(ENCRYPTED):
+            identity = self.options.get("identity")
+            if not identity:
+                raise RestoreError(f"{kept.path} is encrypted: name the file with the age identity (identity)")
+            argv = ["age", "--decrypt", "--identity", str(identity), os.path.join(kept.path, name)]
+        part = "decrypt" if name.endswith(ENCRYPTED) else "decompress"
+        with work.parts.part(part), _output(argv, os.path.join(work.logs, f"{argv[0]}.log")) as stream:
+            extract(stream, data)
+        return data
+
+    def examine(self, plan: Plan, work: Work, session: Session) -> Examined:
+        """Count what was extracted."""
+        result, data = Examined(), os.path.join(work.directory, "data")
+        number = sum(len(names) for _place, _directories, names in os.walk(data))
+        result.counts = {"files": {"files": number}}
+        result.compared.append(f"the archive as it was written, {number} files")
+        return result
+
+
+def is_archive(name: str) -> bool:
+    """Return whether a file is an archive of ours."""
+    base = name[: -len(ENCRYPTED)] if name.endswith(ENCRYPTED) else name
+    return plain_name(base) in ARCHIVES
+
+
+def extract(stream: IO[bytes], root: str) -> int:
+    """Extract an archive below a directory and return the number of members.
+
+    A name that leads out of it, a device, or a member behind a link is refused. Links are made in the end, so that
+    nothing is ever written through one; where they lead to is only looked at by those who use the files.
+
+    :raises RestoreError: naming the member.
+    """
+    links: list[tuple[str, str]] = []
+    directories: list[tuple[str, tarfile.TarInfo]] = []
+    number = 0
+    try:
+        with tarfile.open(fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape") as archive:
+            for member in archive:
+                number += 1
+                target = _inside(root, member.name)
+                os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+                if member.isdir():
+                    os.makedirs(target, mode=0o700, exist_ok=True)
+                    directories.append((target, member))
+                elif member.issym():
+                    links.append((member.linkname, target))
+                elif member.islnk():
+                    os.link(_inside(root, member.linkname), target, follow_symlinks=False)
+                elif member.isfile():
+                    source = archive.extractfile(member)
+                    if source is None:
+                        raise RestoreError(f"the member {member.name!r} has no content")
+                    with open(os.open(target, _NEW, 0o600), "wb") as out:
+                        shutil.copyfileobj(source, out, _BLOCK)
+                        _own(out.fileno(), member)
+                else:
+                    raise RestoreError(f"the member {member.name!r} is neither a file, a directory nor a link")
+        for link, target in links:
+            os.symlink(link, target)
+        for target, member in reversed(directories):
+            _own(target, member)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise RestoreError(f"the archive cannot be extracted: {error}") from error
+    return number
+
+
+def _own(target: int | str, member: tarfile.TarInfo) -> None:
+    """Give a file owner, mode and time of a member, without the bits that would run it as somebody else."""
+    if os.geteuid() == 0:
+        os.chown(target, member.uid, member.gid)
+    os.chmod(target, member.mode & 0o777)
+    os.utime(target, (member.mtime, member.mtime))
+
+
+def _inside(root: str, name: str) -> str:
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if name.startswith("/") or ".." in parts or not parts or "\0" in name:
+        raise RestoreError(f"the archive has a member {name!r}, which leads out of it: it is not one of ours")
+    return os.path.join(root, *parts)
+
+
+@contextlib.contextmanager
+def _output(argv: list[str], log: str) -> Iterator[IO[bytes]]:
+    """Give what a program writes; it must be read to its end, and the program must end well."""
+    program = which(argv[0])
+    if program is None:
+        raise RestoreError(f"the program '{argv[0]}' is not installed on this host")
+    with open(log, "ab") as errors:
+        command = [program, *argv[1:]]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
+    try:
+        if process.stdout is None:
+            raise RestoreError(f"{argv[0]} gives nothing")
+        failure: RestoreError | None = None
+        try:
+            yield process.stdout
+            while process.stdout.read(_BLOCK):
+                pass
+        except RestoreError as error:
+            failure = error
+            process.stdout.close()
+        if process.wait() > 0:
+            raise RestoreError(f"{argv[0]} ended with exit code {process.returncode}: {last_words(log)}")
+        if failure:
+            raise failure
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _differs(path: str, item: dict[str, object]) -> str:
+    """Return how a file differs from its line in the list, empty when it does not."""
+    try:
+        if item.get("link") is not None:
+            return "" if os.readlink(path) == item["link"] else "is a link to somewhere else"
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            return "is no regular file"
+        digest = hashlib.sha256()
+        with open(path, "rb") as stream:
+            while block := stream.read(_BLOCK):
+                digest.update(block)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return "" if digest.hexdigest() == item.get("sha256") else "is not what was backed up: its SHA-256 differs"

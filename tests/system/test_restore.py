@@ -1,0 +1,504 @@
+# Copyright: (c) 2026, Worklog Maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Recovery on real servers: what comes back is, row by row, what the one who wrote it has noted."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.system.backup_program import PROGRAM, Program
+from tests.system.conftest import ROOT, Lab, Restore
+
+#: Moments at which a restore is killed.
+KILLS = int(os.environ.get("RESTORE_KILLS", "3"))
+
+PLACE = "/var/lib/test-restore"
+STATE = "/var/lib/worklog-maintenance/restore"
+SOURCES: dict[str, Any] = {
+    "written": {"engine": "mariadb", "probe_interval": 0, "checksums": True},
+    "cache": {"engine": "redis"},
+    "papers": {"engine": "mongodb"},
+    "uploads": {"engine": "files", "paths": ["/srv/test-restore"]},
+    "secrets": {"engine": "secrets", "paths": ["/etc/test-restore"]},
+}
+PLAYBOOK = "worklog.maintenance.restore"
+IN_PLACE = {
+    "target": "db1",
+    "restore_root": f"{PLACE}/backups",
+    "restore_source": "written",
+    "restore_target": "in_place",
+    "restore_directory": "/var/lib/mysql",
+    "restore_service": "mariadb.service",
+    "restore_confirm": "written@db1",
+}
+
+#: Writes a row as often as it is told and notes it when it is committed: number, value, and the second of the server.
+#: Whatever is noted must come back; what is not may not be there.
+WRITER = """
+import pymysql, random, sys, time
+random.seed(int(sys.argv[1]))
+link = pymysql.connect(unix_socket="/run/mysqld/mysqld.sock", user="root", database="noted", autocommit=True)
+cursor = link.cursor()
+for number in range(int(sys.argv[2]), int(sys.argv[2]) + int(sys.argv[3])):
+    value = random.getrandbits(60)
+    cursor.execute("INSERT INTO rows_ (number, value) VALUES (%s, %s)", (number, value))
+    cursor.execute("SELECT UNIX_TIMESTAMP(at) FROM rows_ WHERE number = %s", (number,))
+    print(number, value, cursor.fetchone()[0], flush=True)
+    time.sleep(float(sys.argv[4]))
+"""
+
+
+class Noted:
+    """A history of the database, and what was written in it."""
+
+    def __init__(self, lab: Lab, program: Program) -> None:
+        self.lab, self.program = lab, program
+        self.rows: list[tuple[int, int, int]] = []
+
+    def write(self, count: int, pause: float = 0.15) -> None:
+        argv = ["python3", "-c", WRITER, "7", str(len(self.rows) + 1), str(count), str(pause)]
+        for line in self.lab.exec("db1", argv).stdout.splitlines():
+            number, value, at = line.split()
+            self.rows.append((int(number), int(value), int(at)))
+
+    def until(self, second: int) -> list[tuple[int, int]]:
+        """What was written before a second."""
+        return [(number, value) for number, value, at in self.rows if at < second]
+
+
+def sql(lab: Lab, statement: str, client: str = "", check: bool = True) -> list[list[str]]:
+    argv = ["mariadb", *([f"--defaults-file={client}"] if client else []), "--batch", "--skip-column-names"]
+    done = lab.exec("db1", argv, stdin=statement, check=check)
+    return [line.split("\t") for line in done.stdout.splitlines()]
+
+
+def rows(lab: Lab, client: str = "") -> list[tuple[int, int]]:
+    found = sql(lab, "SELECT number, value FROM noted.rows_ ORDER BY number", client)
+    return [(int(number), int(value)) for number, value in found]
+
+
+def utc(second: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
+
+
+def records(lab: Lab, node: str = "db1") -> list[dict[str, Any]]:
+    text = lab.exec(node, ["cat", "/var/log/worklog-maintenance/records.jsonl"], check=False).stdout
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def left_over(lab: Lab, node: str) -> list[str]:
+    """Scratch servers that run, and scratch data that are there."""
+    code = (
+        "import os\nfor p in os.listdir('/proc'):\n  if p.isdigit():\n    try:\n"
+        "      c = open(f'/proc/{p}/cmdline','rb').read().decode('utf-8','replace')\n"
+        "    except OSError: continue\n    if 'scratch/' in c and 'python' not in c: print(c.split(chr(0))[0])"
+    )
+    seen = lab.exec(node, ["python3", "-c", code]).stdout.split()
+    return (
+        seen
+        + lab.exec(node, ["find", f"{PLACE}/scratch", "-mindepth", "1", "-maxdepth", "1"], check=False).stdout.split()
+    )
+
+
+@pytest.fixture(scope="module")
+def noted(lab: Lab) -> Iterator[Noted]:
+    """Two full backups, two increments and the logs of a database that is written to until its table is dropped."""
+    # A directory of the image's own layer cannot be renamed on overlayfs; one that was copied can.
+    lab.exec("db1", ["systemctl", "stop", "mariadb.socket", "mariadb"])
+    lab.exec("db1", ["cp", "-a", "/var/lib/mysql", "/var/lib/mysql.copy"])
+    lab.exec("db1", ["rm", "-rf", "/var/lib/mysql"])
+    lab.exec("db1", ["mv", "/var/lib/mysql.copy", "/var/lib/mysql"])
+    lab.exec("db1", ["systemctl", "start", "mariadb"])
+    program = Program(lab, "db1", PLACE, SOURCES)
+    noted = Noted(lab, program)
+    sql(
+        lab,
+        "DROP DATABASE IF EXISTS noted; CREATE DATABASE noted; CREATE TABLE noted.rows_ (number INT PRIMARY KEY, "
+        "value BIGINT, at TIMESTAMP DEFAULT CURRENT_TIMESTAMP); "
+        "CREATE VIEW noted.newest AS SELECT MAX(number) FROM noted.rows_",
+    )
+    program.run("written", "full")
+    for kind in ("log", "incremental", "log", "incremental"):
+        noted.write(12)
+        program.run("written", kind)
+    noted.write(12)
+    time.sleep(1.1)
+    sql(lab, "DROP TABLE noted.rows_")
+    time.sleep(1.1)
+    sql(lab, "CREATE TABLE noted.later (a INT); INSERT INTO noted.later VALUES (1)")
+    program.run("written", "log")
+    yield noted
+    lab.exec("db1", ["systemctl", "start", "mariadb"], check=False)
+    sql(lab, "DROP DATABASE IF EXISTS noted", check=False)
+    lab.exec("db1", ["find", "/var/lib", "-maxdepth", "1", "-name", "mysql.*", "-exec", "rm", "-rf", "{}", "+"])
+    lab.exec("db1", ["rm", "-rf", PLACE, PROGRAM, STATE])
+
+
+def restore(noted: Noted, *argv: str, code: int = 0) -> str:
+    """Restore by the program itself, and return what it says."""
+    words = noted.program.argv("restore", "written", "--scratch", f"{PLACE}/scratch", *argv)
+    done = noted.lab.exec("db1", words, check=False, timeout=180)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@contextlib.contextmanager
+def served(noted: Noted, *argv: str) -> Iterator[str]:
+    """The client file of a server that was left on the restored data."""
+    said = restore(noted, *argv, "--serve", "5m")
+    client = said.rpartition("--defaults-file=")[2].split()[0]
+    try:
+        for _attempt in range(100):
+            if (
+                noted.lab.exec("db1", ["mariadb", f"--defaults-file={client}", "-e", "DO 1"], check=False).returncode
+                == 0
+            ):
+                break
+            time.sleep(0.1)
+        yield client
+    finally:
+        noted.lab.exec("db1", ["systemctl", "stop", "worklog-scratch-*"])
+        for _attempt in range(50):
+            if not left_over(noted.lab, "db1"):
+                break
+            time.sleep(0.1)
+    assert left_over(noted.lab, "db1") == []
+
+
+@pytest.mark.capability("A10")
+def test_the_statement_tells_what_can_be_recovered(noted: Noted) -> None:
+    said = noted.lab.exec("db1", noted.program.argv("status", "written")).stdout
+    assert "written is recoverable from " in said and said.rstrip().endswith("gaps: none")
+
+
+@pytest.mark.capability("A10")
+def test_just_before_the_table_was_dropped(noted: Noted) -> None:
+    with served(noted, "--before-event", r"DROP TABLE .*rows_") as client:
+        assert rows(noted.lab, client) == noted.until(2**40), "every row that was written, and none else"
+        assert len(noted.rows) == 60
+        assert sql(noted.lab, "SELECT * FROM noted.newest", client) == [["60"]]
+
+
+@pytest.mark.capability("A10")
+@pytest.mark.parametrize("seed", range(4))
+def test_a_random_second(noted: Noted, seed: int) -> None:
+    second = random.Random(seed).randrange(noted.rows[5][2], noted.rows[-1][2] + 1)
+    with served(noted, "--time", utc(second)) as client:
+        assert rows(noted.lab, client) == noted.until(second)
+
+
+@pytest.mark.capability("A10")
+def test_up_to_a_transaction(noted: Noted) -> None:
+    found = sql(noted.lab, "SELECT @@gtid_binlog_pos")[0][0]
+    domain, server, last = found.split("-")
+    # The last three transactions are the table that was dropped, the one that was made later, and its row.
+    with served(noted, "--gtid", f"{domain}-{server}-{int(last) - 5}") as client:
+        assert rows(noted.lab, client) == noted.until(2**40)[:-2]
+
+
+def test_a_moment_that_is_not_covered_names_what_is(noted: Noted) -> None:
+    said = restore(noted, "--time", "2020-01-01T00:00:00Z", code=1)
+    assert "cannot be recovered to 2020-01-01T00:00:00Z: no backup is as old as that" in said
+    assert "no statement that 'TRUNCATE' finds" in restore(noted, "--before-event", "TRUNCATE", code=1)
+    assert left_over(noted.lab, "db1") == []
+
+
+def test_a_damaged_link_of_the_chain_is_refused(noted: Noted, restore: Restore) -> None:
+    backups = noted.program.list("written")
+    chosen = next(row for row in backups if row["kind"] == "incremental")
+    file = f"{chosen['path']}/backup.mbstream.zst"
+    restore.path("db1", chosen["path"])
+    noted.lab.exec("db1", ["dd", "if=/dev/urandom", f"of={file}", "bs=1", "seek=5000", "count=8", "conv=notrunc"])
+    words = noted.program.argv("restore", "written", "--scratch", f"{PLACE}/scratch")
+    done = noted.lab.exec("db1", words, check=False, timeout=120)
+    assert done.returncode == 1 and "is not what was written when the backup was made" in done.stderr
+    assert left_over(noted.lab, "db1") == []
+    noted.lab.exec("db1", noted.program.argv("verify", "written", chosen["id"]), check=False)
+    said = noted.lab.exec("db1", noted.program.argv("status", "written")).stdout
+    assert f"incremental {chosen['id']}" in said and "it is damaged" in said
+    noted.lab.exec("db1", ["rm", "-rf", chosen["path"]])
+    said = noted.lab.exec("db1", noted.program.argv("restore", "written", "--plan")).stdout
+    assert "incremental" not in said and "full of" in said, "the logs lead there without the chain"
+
+
+def test_killed_at_any_moment_nothing_is_left_running_and_the_next_run_cleans_up(noted: Noted) -> None:
+    lab, chance = noted.lab, random.Random(11)
+    for _number in range(KILLS):
+        words = noted.program.argv("restore", "written", "--scratch", f"{PLACE}/scratch")
+        with subprocess.Popen(["docker", "exec", lab.container("db1"), *words], stdout=subprocess.DEVNULL) as process:
+            time.sleep(chance.uniform(0.2, 2.0))
+            for pid in noted.program.processes("restore written"):
+                lab.exec("db1", ["kill", "-9", str(pid)], check=False)
+            process.wait(timeout=60)
+        time.sleep(0.3)
+        assert not [entry for entry in left_over(lab, "db1") if not entry.startswith(PLACE)], "a server has survived"
+    said = restore(noted, "--backup", noted.program.list("written")[0]["id"])
+    kept = said.rpartition(f"{PLACE}/scratch/")[2].split("/")[0]
+    lab.exec("db1", ["rm", "-rf", f"{PLACE}/scratch/{kept}"])
+    assert left_over(lab, "db1") == []
+
+
+def in_place(lab: Lab, *argv: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+    return lab.playbook(PLAYBOOK, "-e", json.dumps({**IN_PLACE, **variables}), *argv)
+
+
+def test_in_place_must_be_confirmed_by_name(noted: Noted) -> None:
+    for wrong in ("", "true", "written@app1", "other@db1"):
+        done = in_place(noted.lab, restore_confirm=wrong)
+        assert done.returncode == 2 and "restore_confirm=written@db1" in done.stdout
+        assert "Restore into scratch, or make" not in done.stdout
+
+
+@pytest.mark.capability("A10")
+def test_in_place_that_fails_puts_the_old_data_back(noted: Noted, restore: Restore) -> None:
+    lab = noted.lab
+    before = sql(lab, "SELECT * FROM noted.later")
+    # The restored data are sound, but the service does not start on them.
+    drop_in = "/etc/systemd/system/mariadb.service.d"
+    restore.run("db1", ["systemctl", "daemon-reload"])
+    restore.path("db1", drop_in)
+    lab.exec("db1", ["mkdir", "-p", drop_in])
+    lab.write(
+        "db1", f"{drop_in}/test.conf", "[Service]\nExecStartPre=/usr/bin/test -d /var/lib/mysql/noted/../sys/../later\n"
+    )
+    lab.write(
+        "db1", f"{drop_in}/test.conf", "[Service]\nExecStartPre=/usr/bin/test ! -e /var/lib/mysql/noted/rows_.ibd\n"
+    )
+    lab.exec("db1", ["systemctl", "daemon-reload"])
+    done = in_place(lab, restore_before_event="DROP TABLE .*rows_")
+    assert done.returncode == 2, done.stdout
+    assert "the old data are back in /var/lib/mysql and the services run as before" in done.stdout
+    assert sql(lab, "SELECT * FROM noted.later") == before
+    assert lab.exec("db1", ["systemctl", "is-active", "mariadb"]).stdout.strip() == "active"
+    record = records(lab)[-1]
+    assert (record["what"], record["result"]) == ("restore", "failed")
+
+
+@pytest.mark.capability("A10")
+def test_in_place_the_application_is_stopped_the_data_exchanged_and_the_application_answers(noted: Noted) -> None:
+    lab = noted.lab
+    before = int(sql(lab, "SELECT COUNT(*) FROM worklog.records")[0][0])
+    service = {"service_restart_name": "worklog-api", "service_restart_ready": ["http://127.0.0.1:8080/health"]}
+    done = in_place(lab, restore_before_event="DROP TABLE .*rows_", restore_application_hosts="app1", **service)
+    assert done.returncode == 0, done.stdout
+    assert rows(lab) == noted.until(2**40)
+    assert int(sql(lab, "SELECT COUNT(*) FROM worklog.records")[0][0]) == before
+    lab.wait_for("app1", 8080, "/api/records")
+    record = records(lab)[-1]
+    assert (record["what"], record["result"], record["subject"]) == ("restore", "ok", "written")
+    assert 0 < record["downtime_seconds"] < 120 and record["details"]["seconds"]["total"] > 0
+    aside = record["details"]["aside"]
+    assert lab.exec("db1", ["test", "-d", f"{aside}/noted"], check=False).returncode == 0, "what was there is kept"
+    done = in_place(lab, restore_state="put_back")
+    assert done.returncode == 0, done.stdout
+    assert sql(lab, "SELECT * FROM noted.later") == [["1"]]
+
+
+def test_in_place_killed_at_any_moment_goes_on_or_leaves_the_old_data(noted: Noted) -> None:
+    lab, chance = noted.lab, random.Random(23)
+    words = noted.program.argv(
+        "restore", "written", "--before-event", "DROP TABLE .*rows_", "--in-place", "/var/lib/mysql",
+        "--service", "mariadb.service", "--confirm", "written@db1",
+    )  # fmt: skip
+    for _number in range(KILLS):
+        with subprocess.Popen(["docker", "exec", lab.container("db1"), *words], stdout=subprocess.DEVNULL) as process:
+            time.sleep(chance.uniform(0.5, 4.0))
+            for pid in noted.program.processes("restore written"):
+                lab.exec("db1", ["kill", "-9", str(pid)], check=False)
+            process.wait(timeout=60)
+        there = lab.exec(
+            "db1", ["sh", "-c", "ls -d /var/lib/mysql /var/lib/mysql.before-* 2>/dev/null"], check=False
+        ).stdout
+        assert there.split(), "either the old data or the kept ones are there"
+    done = lab.exec("db1", words, check=False, timeout=180)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert rows(lab) == noted.until(2**40)
+    assert lab.exec("db1", ["ls", "-A", "/var/lib/.worklog-restore"], check=False).stdout == ""
+
+
+@pytest.mark.capability("A11")
+def test_secrets_come_back_file_by_file_and_go_back_again(noted: Noted, restore: Restore) -> None:
+    lab = noted.lab
+    restore.path("db1", "/etc/test-restore")
+    lab.exec("db1", ["mkdir", "-p", "/etc/test-restore/tls"])
+    lab.write("db1", "/etc/test-restore/.env", "PORT=3002\n")
+    lab.write("db1", "/etc/test-restore/tls/key.pem", "secret\n")
+    lab.exec("db1", ["chmod", "600", "/etc/test-restore/tls/key.pem"])
+    lab.exec("db1", ["chown", "www-data", "/etc/test-restore/tls/key.pem"])
+    noted.program.run("secrets", "snapshot")
+    lab.write("db1", "/etc/test-restore/.env", "PORT=broken\n")
+    lab.exec("db1", ["rm", "/etc/test-restore/tls/key.pem"])
+    lab.write("db1", "/etc/test-restore/other", "stays\n")
+    words = noted.program.argv("restore", "secrets", "--in-place", "/etc/test-restore", "--confirm", "secrets@db1")
+    lab.exec("db1", [*words, "--scratch", f"{PLACE}/scratch"])
+    assert lab.read("db1", "/etc/test-restore/.env") == "PORT=3002\n"
+    assert lab.read("db1", "/etc/test-restore/other") == "stays\n"
+    key = lab.exec("db1", ["stat", "--format=%U %a", "/etc/test-restore/tls/key.pem"]).stdout.strip()
+    assert key == "www-data 600"
+    lab.exec("db1", [*words, "--put-back"])
+    assert lab.read("db1", "/etc/test-restore/.env") == "PORT=broken\n"
+    assert lab.exec("db1", ["test", "-e", "/etc/test-restore/tls/key.pem"], check=False).returncode == 1
+
+
+def test_files_come_back_as_they_were(noted: Noted, restore: Restore) -> None:
+    lab = noted.lab
+    restore.path("db1", "/srv/test-restore")
+    lab.exec("db1", ["mkdir", "-p", "/srv/test-restore/a"])
+    lab.write("db1", "/srv/test-restore/a/photo.jpg", "a picture\n")
+    noted.program.run("uploads", "snapshot")
+    lab.write("db1", "/srv/test-restore/a/photo.jpg", "encrypted by somebody\n")
+    lab.write("db1", "/srv/test-restore/ransom.txt", "pay\n")
+    words = noted.program.argv("restore", "uploads", "--in-place", "/srv/test-restore", "--confirm", "uploads@db1")
+    lab.exec("db1", words)
+    assert lab.read("db1", "/srv/test-restore/a/photo.jpg") == "a picture\n"
+    assert lab.exec("db1", ["ls", "/srv/test-restore"]).stdout.split() == ["a"]
+    lab.exec("db1", ["sh", "-c", "rm -rf /srv/test-restore.before-*"])
+
+
+def test_redis_comes_back_also_with_append_only_files(noted: Noted) -> None:
+    lab = noted.lab
+    # As for the database: a directory of the image's own layer cannot be renamed.
+    lab.exec("db1", ["systemctl", "stop", "redis-server"])
+    lab.exec(
+        "db1", ["sh", "-c", "cp -a /var/lib/redis /var/lib/r && rm -rf /var/lib/redis && mv /var/lib/r /var/lib/redis"]
+    )
+    lab.exec("db1", ["systemctl", "start", "redis-server"])
+    assert lab.exec("db1", ["redis-cli", "CONFIG", "GET", "appendonly"]).stdout.split()[-1] == "yes"
+    lab.exec("db1", ["redis-cli", "SET", "noted", "before"])
+    noted.program.run("cache", "full")
+    lab.exec("db1", ["redis-cli", "SET", "noted", "after"])
+    words = noted.program.argv("restore", "cache", "--in-place", "/var/lib/redis", "--service", "redis-server.service")
+    lab.exec("db1", [*words, "--confirm", "cache@db1"], timeout=120)
+    assert lab.exec("db1", ["redis-cli", "GET", "noted"]).stdout.strip() == "before"
+    lab.exec("db1", ["redis-cli", "DEL", "noted"])
+    lab.exec("db1", ["sh", "-c", "rm -rf /var/lib/redis.before-*"])
+
+
+@pytest.fixture(scope="module")
+def fetched(lab: Lab, noted: Noted) -> Iterator[dict[str, Any]]:
+    """ops1 may pull the backups of db1 over ssh, and nothing else; returns the variables of a drill."""
+    for source in ("cache", "papers"):
+        noted.program.run(source, "full")
+    lab.exec("db1", ["ssh-keygen", "-A"])
+    lab.exec("db1", ["systemctl", "start", "ssh"])
+    lab.exec(
+        "ops1",
+        [
+            "sh",
+            "-c",
+            "rm -f /root/.ssh/drill*; mkdir -p -m 700 /root/.ssh; ssh-keygen -qt ed25519 -N '' -f /root/.ssh/drill",
+        ],
+    )
+    public = lab.read("ops1", "/root/.ssh/drill.pub")
+    lab.exec("db1", ["mkdir", "-p", "-m", "700", "/root/.ssh"])
+    lab.write("db1", "/root/.ssh/authorized_keys", f'restrict,command="rrsync -ro {PLACE}/backups" {public}')
+    key = lab.read("db1", "/etc/ssh/ssh_host_ed25519_key.pub").split()
+    lab.write("ops1", "/root/.ssh/drill_hosts", f"db1 {key[0]} {key[1]}\n")
+    lab.exec("ops1", ["mkdir", "-p", "/opt/worklog-api"])
+    server = (ROOT / "tests/lab/apps/worklog-api/server.py").read_text(encoding="utf-8")
+    lab.write("ops1", "/opt/worklog-api/server.py", server)
+    lab.write("ops1", "/opt/worklog-api/VERSION", "1.1.0\n")
+    config = {
+        "listen": "127.0.0.1", "port": "<port>", "uploads": "<directory>", "max_upload_bytes": 1000,
+        "database": {"unix_socket": "<written.socket>", "user": "<written.account>",
+                     "password": "<written.password>", "database": "worklog"},
+        "redis": {"unix_socket_path": "<cache.socket>", "password": "<cache.password>"},
+    }  # fmt: skip
+    yield {
+        "target": "ops1",
+        "drill_sources": ["written", "cache", "papers"],
+        "drill_root": f"{PLACE}/backups",
+        "drill_scratch": f"{PLACE}/scratch",
+        "drill_reports": f"{PLACE}/reports",
+        "drill_fetch": {
+            "from": "root@db1:/", "identity": "/root/.ssh/drill", "known_hosts": "/root/.ssh/drill_hosts",
+        },
+        "drill_users": {"papers": "mysql"},
+        "drill_server": ["ferretdb", "-data", "<directory>/", "-listen", "127.0.0.1:<port>"],
+        "drill_budget": "5m",
+        "drill_seed": 3,
+        "drill_application": {
+            "argv": ["/usr/bin/python3", "/opt/worklog-api/server.py", "--config", "<directory>/config.json"],
+            "files": {"config.json": json.dumps(config).replace('"<port>"', "<port>")},
+            "ready": "http://127.0.0.1:<port>/health",
+            "questions": [
+                {"name": "records", "url": "http://127.0.0.1:<port>/api/records", "expect": '"count": [1-9]'},
+            ],
+        },
+    }  # fmt: skip
+    lab.exec("ops1", ["rm", "-rf", PLACE, "/opt/worklog-api", "/root/.ssh"])
+    lab.exec("db1", ["rm", "-rf", "/root/.ssh"])
+    lab.exec("db1", ["systemctl", "stop", "ssh"])
+
+
+def drill(lab: Lab, variables: dict[str, Any], **more: Any) -> subprocess.CompletedProcess[str]:
+    return lab.playbook("worklog.maintenance.restore_drill", "-e", json.dumps({**variables, **more}))
+
+
+@pytest.mark.capability("A9")
+def test_a_drill_restores_compares_asks_and_leaves_only_its_report(lab: Lab, fetched: dict[str, Any]) -> None:
+    done = drill(lab, fetched)
+    assert done.returncode == 0, done.stdout
+    record = records(lab, "ops1")[-1]
+    assert (record["what"], record["result"]) == ("restore_drill", "ok")
+    report = record["details"]["report"]
+    assert [entry["what"] for entry in report["rounds"] if entry["source"] == "written"] == [
+        "older",
+        "moment",
+        "newest",
+    ]
+    newest = next(entry for entry in report["rounds"] if (entry["source"], entry["what"]) == ("written", "newest"))
+    assert any("checksums" in text for text in newest["compared"])
+    assert any("accounts" in text for text in newest["compared"]), "views, routines, grants and indexes are compared"
+    assert report["answers"] == [{**report["answers"][0], "name": "records", "right": True, "trouble": ""}]
+    assert {"fetch", "application", "first question"} <= set(report["seconds"])
+    assert 0 < record["recovery_seconds"] < 300
+    page = lab.read("ops1", record["details"]["page"])
+    assert "Passed: everything that was chosen could be restored" in page and "<script" not in page
+    assert left_over(lab, "ops1") == []
+
+
+@pytest.mark.capability("A9")
+def test_a_drill_that_fails_says_why_and_is_torn_down(lab: Lab, fetched: dict[str, Any]) -> None:
+    question = {"name": "a wrong one", "url": "http://127.0.0.1:<port>/api/records", "expect": "not in there"}
+    application = {**fetched["drill_application"], "questions": [question]}
+    done = drill(lab, fetched, drill_application=application, drill_sources=["written", "cache"])
+    assert done.returncode == 2
+    assert "a wrong one: the answer does not hold 'not in there'" in done.stdout
+    assert records(lab, "ops1")[-1]["result"] == "failed"
+    assert left_over(lab, "ops1") == []
+    done = drill(lab, fetched, drill_budget="0.1", drill_sources=["cache"], drill_application=None)
+    assert done.returncode == 2 and "but may take 0.1 s" in done.stdout
+    done = drill(lab, fetched, drill_limit="1", drill_application=None)
+    assert done.returncode == 2 and ("did not end within 1 s" in done.stdout or "could not be fetched" in done.stdout)
+    assert left_over(lab, "ops1") == []
+
+
+def test_a_drill_finds_what_is_wrong_in_a_backup(
+    lab: Lab, fetched: dict[str, Any], noted: Noted, restore: Restore
+) -> None:
+    chosen = noted.program.list("cache")[-1]
+    restore.path("db1", chosen["path"])
+    file = f"{chosen['path']}/dump.rdb"
+    lab.exec("db1", ["dd", "if=/dev/urandom", f"of={file}", "bs=1", "seek=30", "count=4", "conv=notrunc"])
+    done = drill(lab, fetched, drill_sources=["cache"], drill_application=None)
+    assert done.returncode == 2 and "is not what was written when the backup was made" in done.stdout
+    assert left_over(lab, "ops1") == []
+
+
+def test_a_host_whose_key_is_not_known_is_not_trusted(lab: Lab, fetched: dict[str, Any]) -> None:
+    lab.write("ops1", "/root/.ssh/empty", "")
+    remote = {**fetched["drill_fetch"], "known_hosts": "/root/.ssh/empty"}
+    done = drill(lab, fetched, drill_fetch=remote, drill_sources=["cache"], drill_application=None)
+    assert done.returncode == 2 and "its host key is not known here" in done.stdout
