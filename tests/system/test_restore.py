@@ -153,6 +153,11 @@ def restore(noted: Noted, *argv: str, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
+def kept_by(said: str) -> str:
+    """The scratch directory that a restore says it has left."""
+    return f"{PLACE}/scratch/" + said.rpartition(f"{PLACE}/scratch/")[2].split("/")[0].split()[0]
+
+
 @contextlib.contextmanager
 def served(noted: Noted, *argv: str) -> Iterator[str]:
     """The client file of a server that was left on the restored data."""
@@ -234,18 +239,25 @@ def test_a_damaged_link_of_the_chain_is_refused(noted: Noted, restore: Restore) 
 
 def test_killed_at_any_moment_nothing_is_left_running_and_the_next_run_cleans_up(noted: Noted) -> None:
     lab, chance = noted.lab, random.Random(11)
+    began = time.monotonic()
+    kept = [kept_by(restore(noted))]
+    whole = time.monotonic() - began
+    killed = 0
     for _number in range(KILLS):
         words = noted.program.argv("restore", "written", "--scratch", f"{PLACE}/scratch")
-        with subprocess.Popen(["docker", "exec", lab.container("db1"), *words], stdout=subprocess.DEVNULL) as process:
-            time.sleep(chance.uniform(0.2, 2.0))
+        with subprocess.Popen(["docker", "exec", lab.container("db1"), *words], stdout=subprocess.PIPE) as process:
+            time.sleep(chance.uniform(0.1, whole))
             for pid in noted.program.processes("restore written"):
                 lab.exec("db1", ["kill", "-9", str(pid)], check=False)
-            process.wait(timeout=60)
+            said = process.communicate(timeout=60)[0].decode()
+            if process.returncode == 0:
+                kept.append(kept_by(said))
+            killed += process.returncode == 128 + 9
         time.sleep(0.3)
         assert not [entry for entry in left_over(lab, "db1") if not entry.startswith(PLACE)], "a server has survived"
-    said = restore(noted, "--backup", noted.program.list("written")[0]["id"])
-    kept = said.rpartition(f"{PLACE}/scratch/")[2].split("/")[0]
-    lab.exec("db1", ["rm", "-rf", f"{PLACE}/scratch/{kept}"])
+    assert killed, f"none of {KILLS} restores was killed within {whole:.1f} s"
+    kept.append(kept_by(restore(noted, "--backup", noted.program.list("written")[0]["id"])))
+    lab.exec("db1", ["rm", "-rf", *kept])
     assert left_over(lab, "db1") == []
 
 
@@ -388,7 +400,7 @@ def test_redis_comes_back_also_with_append_only_files(noted: Noted) -> None:
 @pytest.fixture(scope="module")
 def fetched(lab: Lab, noted: Noted) -> Iterator[dict[str, Any]]:
     """ops1 may pull the backups of db1 over ssh, and nothing else; returns the variables of a drill."""
-    for source in ("cache", "papers"):
+    for source in ("written", "cache", "papers"):
         noted.program.run(source, "full")
     lab.exec("db1", ["ssh-keygen", "-A"])
     lab.exec("db1", ["systemctl", "start", "ssh"])
