@@ -45,6 +45,8 @@ PULL_TIMEOUT = 120
 BUILD_TIMEOUT = 1200
 INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
 DEGRADED_TIMEOUT = 20
+KEYS = "/etc/worklog-maintenance"
+BACKUPS = "/var/backups/worklog"
 CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 # systemd needs its cgroup tree and mounts, but not --privileged (tests/lab/README.md).
 SYSTEMD = (
@@ -70,6 +72,7 @@ class Node:
     units: tuple[str, ...] = ()
     urls: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    reads_backups_of: tuple[str, ...] = ()
 
 
 def definition() -> tuple[dict[str, dict[str, str]], dict[str, Node]]:
@@ -556,6 +559,22 @@ class Copy:
             for _unused in pool.map(until_well, nodes):
                 pass
 
+    def let_read(self, node: Node, sources: Iterable[str]) -> None:
+        """Let a node read the backups of others over ssh, with a key of its own that is good for nothing else."""
+
+        def inside(name: str, script: str, *argv: str) -> str:
+            return docker("exec", self.name(name), "sh", "-euc", script, "sh", *argv).stdout.strip()
+
+        make = 'mkdir -p "${1%/*}"; [ -s "$1" ] || ssh-keygen -q -t ed25519 -N "" -f "$1"; cat "$1.pub"'
+        public = inside(node.name, make, f"{KEYS}/drill_key")
+        admit = (
+            'ssh-keygen -A >/dev/null; mkdir -p -m 700 /root/.ssh; printf "%s\\n" "$1" > /root/.ssh/authorized_keys; '
+            "systemctl start ssh; cat /etc/ssh/ssh_host_ed25519_key.pub"
+        )
+        line = f'restrict,command="rrsync -ro {BACKUPS}" {public}'
+        known = "".join(f"{source} {inside(source, admit, line)}\n" for source in sources)
+        inside(node.name, 'printf "%s" "$2" > "$1"', f"{KEYS}/drill_known_hosts", known)
+
     def journal(self, node: Node, reason: str) -> str:
         """The last words of the unit that is to blame, or the warnings of the node."""
         unit = re.search(r"unit (\S+)", reason)
@@ -605,6 +624,8 @@ def up(options: argparse.Namespace) -> None:
             say(f"{copy.prefix}: started {', '.join(started) or 'nothing'}; waiting until all are well")
             well = {node.name for node, healed in zip(reused, pool.map(heal, reused), strict=True) if not healed}
         copy.wait([node for node in chosen if node.name not in well], running, options.timeout)
+        for node in chosen:
+            copy.let_read(node, [source for source in node.reads_backups_of if source in running])
     say(f"{copy.prefix}: {len(chosen)} nodes are well")
     if not options.quiet:
         status(options)

@@ -655,19 +655,23 @@ def test_secrets_of_the_applications_are_kept_and_only_when_they_change(
 @pytest.mark.parametrize("by", ["recipients", "recipients_file"])
 def test_secrets_can_be_encrypted(lab: Lab, host: Program, by: str) -> None:
     lab.write("app1", f"{DATA}/.env", f"PASSWORD={SECRET}\n")
+    lab.exec("app1", ["truncate", "--size", "60M", f"{DATA}/large"])  # that the programs live long enough to be seen
     key = f"{DATA}.age"
     lab.exec("app1", ["rm", "-f", key])
     public = lab.exec("app1", ["age-keygen", "-o", key]).stderr.split()[-1]
     lab.write("app1", f"{DATA}.recipients", public + "\n")
     given = {"recipients": [public]} if by == "recipients" else {"recipients_file": f"{DATA}.recipients"}
-    source(host, engine="secrets", paths=[f"{DATA}/.env"], **given)
+    source(host, engine="secrets", paths=[f"{DATA}/.env", f"{DATA}/large"], **given)
     said = watched(host, "snapshot", 0)
     assert "age --encrypt" in said
     assert SECRET not in said
     kept = host.manifest(host.list("it")[0]["path"])
-    assert (kept["encrypted"], kept["exits"], kept["members"]) == (True, {"age": 0}, 1)
+    assert (kept["encrypted"], kept["exits"], kept["members"]) == (True, {"age": 0}, 2)
     assert "files.tar.age" in [entry["path"] for entry in kept["files"]]
     assert holds_secret(host) == []
+    lab.exec("app1", ["rm", f"{DATA}/large"])
+    source(host, engine="secrets", paths=[f"{DATA}/.env"], **given)
+    host.run("it", "snapshot")
     assert "unchanged since" in host.run("it", "snapshot").stdout
     lab.exec("app1", ["age", "--decrypt", "-i", key, "-o", f"{DATA}/files.tar", f"{kept['path']}/files.tar.age"])
     assert SECRET in lab.exec("app1", ["tar", "-xOf", f"{DATA}/files.tar"]).stdout

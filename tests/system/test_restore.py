@@ -402,6 +402,8 @@ def fetched(lab: Lab, noted: Noted) -> Iterator[dict[str, Any]]:
     """ops1 may pull the backups of db1 over ssh, and nothing else; returns the variables of a drill."""
     for source in ("written", "cache", "papers"):
         noted.program.run(source, "full")
+    told = noted.program.run("written", "log", code=3).stderr
+    assert "begun its logs anew" in told and "there is a full backup of 20" in told, "as the data were restored"
     lab.exec("db1", ["ssh-keygen", "-A"])
     lab.exec("db1", ["systemctl", "start", "ssh"])
     lab.exec(

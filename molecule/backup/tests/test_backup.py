@@ -58,7 +58,9 @@ def test_every_timer_is_enabled_and_has_its_next_time(name: str) -> None:
     host = node(name)
     timers = json.loads(host.check_output("systemctl list-timers --output=json 'worklog-backup-*'"))
     assert {timer["unit"] for timer in timers if timer["next"]} == {
-        f"worklog-backup-{source}-{kind}.timer" for node, source, kind in ALL if node == name
+        f"worklog-backup-{source}-{kind}.timer"
+        for source, kinds in SOURCES[name].items()
+        for kind in [*kinds.split(), "prune"]
     }
     assert all(host.service(timer["unit"]).is_enabled for timer in timers)
     assert host.run("systemd-analyze verify /etc/systemd/system/worklog-backup-*").stderr == ""
@@ -67,8 +69,9 @@ def test_every_timer_is_enabled_and_has_its_next_time(name: str) -> None:
 @pytest.mark.parametrize(("name", "source", "kind"), ALL)
 def test_systemd_makes_a_verified_backup(name: str, source: str, kind: str) -> None:
     host = node(name)
-    if source == "configuration":  # which makes one only when something has changed
-        host.check_output("sh -c 'echo >> /srv/lowcode/shared/.env'")
+    changed = {"configuration": "/srv/lowcode/shared/.env", "logs": "/srv/lowcode/shared/logs/test.log"}
+    if source in changed:  # of which one is made only when something has changed
+        host.check_output("sh -c 'echo >> %s'", changed[source])
     before = len(backups(host, source))
     done = host.run(f"systemctl start worklog-backup-{source}-{kind}.service")
     assert done.rc == 0, host.run(f"journalctl --no-pager -n 30 -u worklog-backup-{source}-{kind}").stdout

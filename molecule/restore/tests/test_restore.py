@@ -24,7 +24,7 @@ def host() -> Any:
 def test_the_configuration_can_be_recovered(host: Any) -> None:
     said = host.run("worklog-backup status configuration")
     assert said.rc == 0
-    assert "configuration: recoverable" in said.stdout
+    assert "configuration is recoverable to 1 moment" in said.stdout
 
 
 def test_production_is_as_it_was(host: Any) -> None:

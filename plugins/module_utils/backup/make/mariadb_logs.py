@@ -11,6 +11,7 @@ there is copied all the same, and the gap is written down and told.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import struct
@@ -40,6 +41,9 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.store i
 _MAGIC = b"\xfebin"
 _HEADER = struct.Struct("<IBIIIH")  # time, type, server, length, next position, flags
 _STOP, _ROTATE, _FORMAT = 3, 4, 15
+
+#: Bytes that are read at once.
+_PIECE = 1 << 20
 
 #: Longest name of a file in a rotate event, with its directory.
 _MAX_NAME = 512
@@ -204,6 +208,8 @@ def make(work: Work, access: Access, packing: Packing, probing: Probing, how: st
     previous = _newest(work.earlier, "log")
     if previous is not None and todo.gap is None:
         todo = _same_gtid(todo, closed, previous, gtid_start)
+    if previous is not None and todo.gap is None and server.local:
+        todo = same_content(todo, closed, previous, os.path.dirname(server.variables.get("log_bin_basename", "")))
     binlogs = []
     for name, size in todo.files:
         work.say(f"copies {name}, {size} bytes")
@@ -216,9 +222,12 @@ def make(work: Work, access: Access, packing: Packing, probing: Probing, how: st
     if base is None:
         made.warnings.append("there is no full backup or dump that these logs could continue; make one")
     if todo.gap is not None:
+        full = _newest(work.earlier, "full", "dump")
+        ended = 0.0 if full is None else full.manifest.ended or 0.0
+        cure = "make a full backup now" if ended < first.first_time else f"there is a full backup of {utc(ended)}"
         made.alarms.append(
             f"nothing can be recovered that was written between {todo.gap.begin} and {utc(first.first_time)}: "
-            f"{todo.gap.reason}; make a full backup now, and have the server keep its logs for longer"
+            f"{todo.gap.reason}; {cure}, and the server should keep its logs for longer"
         )
         made.more["gap"] = {
             "after": todo.gap.after, "before": first.file, "from": todo.gap.begin, "to": utc(first.first_time),
@@ -316,6 +325,29 @@ def _same_gtid(todo: Plan, closed: list[tuple[str, int]], previous: Kept, gtid: 
         return todo
     reason = f"the server has begun its logs anew: {todo.files[0][0]} begins at GTID {gtid or 'none'}, not at {before}"
     return Plan(closed, Gap(str(positions["last_file"]), str(positions.get("last_time", "")), reason))
+
+
+def same_content(todo: Plan, closed: list[tuple[str, int]], previous: Kept, folder: str) -> Plan:
+    """Return the plan, with a gap when the file that was copied last holds something else now.
+
+    A server that has begun its logs anew may have got as far as the name, the size and the GTID of that file again.
+
+    :param folder: where the server has its logs on this host.
+    """
+    name = str(previous.manifest.positions["last_file"])
+    copied = next((entry for path, entry in previous.manifest.files.items() if path.startswith(f"{name}.")), None)
+    copied = copied or previous.manifest.files.get(name)
+    digest = hashlib.sha256()
+    try:
+        with open(os.path.join(folder, name), "rb") as stream:
+            for piece in iter(lambda: stream.read(_PIECE), b""):
+                digest.update(piece)
+    except OSError:
+        return todo  # it is gone, or not for us to read
+    if copied is None or (copied.content or copied).sha256 in (None, digest.hexdigest()):
+        return todo
+    reason = f"the server has begun its logs anew: {name} is not the file that was copied"
+    return Plan(closed, Gap(name, str(previous.manifest.positions.get("last_time", "")), reason))
 
 
 def _gtid_before(session: Session, name: str) -> str | None:

@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import calendar
+import hashlib
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +247,23 @@ def test_which_logs_are_copied(earlier: list[Kept], there: list[tuple[str, int]]
     if plan.gap:
         assert plan.gap.begin == ("2026-11-25T09:00:00Z" if earlier[-1].manifest.kind == "log" else
                                   "2026-11-25T10:00:00Z")  # fmt: skip
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(("there", "same"), [(b"as copied", True), (b"as coupled", False), (None, True)])
+def test_a_log_that_was_exchanged_for_one_of_the_same_name(
+    tmp_path: Path, packed: bool, there: bytes | None, same: bool
+) -> None:
+    entry = manifest.Entry(9, hashlib.sha256(b"as copied").hexdigest())
+    files = {"binlog.000004.zst": manifest.Entry(5, "0" * 64, entry)} if packed else {"binlog.000004": entry}
+    previous = log(4)
+    previous = replace(previous, manifest=replace(previous.manifest, files={**files, "binlog.0000041": manifest.Entry()}))
+    if there is not None:
+        (tmp_path / "binlog.000004").write_bytes(there)
+    todo = mariadb_logs.Plan(listed(5))
+    found = mariadb_logs.same_content(todo, listed(4, 5), previous, str(tmp_path))
+    assert (found == todo) == same
+    assert same or (found.files == listed(4, 5) and "binlog.000004 is not the file" in str(found.gap))
 
 
 # Dumps
