@@ -61,8 +61,16 @@ class Base:
         return self.last.manifest.ended or 0.0
 
     @property
+    def partial(self) -> bool:
+        """Return whether it holds some databases or tables only, so that it cannot take the changes in the logs."""
+        document = self.last.manifest.document
+        return bool(document.get("databases") or document.get("excluded"))
+
+    @property
     def position(self) -> tuple[str, int] | None:
-        """Return the binary log and the place in it from which changes are to be replayed, None without logs."""
+        """Return the binary log and the place in it from which changes are to be replayed, None when they cannot be."""
+        if self.partial:
+            return None
         name = self.last.manifest.positions.get("binlog_file")
         return (str(name), int(self.last.manifest.positions.get("binlog_position") or 4)) if name else None
 
@@ -193,6 +201,8 @@ class Catalogue:
         usable = [kept for kept in backups if self._usable(kept, unverified)]
         self.logs = [kept for kept in usable if kept.manifest.kind == LOG]
         self.bases = self._chains([kept for kept in usable if kept.manifest.kind != LOG])
+        #: Those that are the state of the source; where there is none, what there is.
+        self.whole = [base for base in self.bases if not base.partial] or self.bases
         self.logged = any(kept.manifest.kind == LOG for kept in backups)
         #: For each log why it does not lead to the next one, empty when it does.
         self._breaks = [_break(log, following) for log, following in zip(self.logs, self.logs[1:])]
@@ -213,14 +223,14 @@ class Catalogue:
     def statement(self) -> Statement:
         """Return what can be recovered."""
         windows: list[Window] = []
-        for base in sorted(self.bases, key=lambda base: base.moment):
+        for base in sorted(self.whole, key=lambda base: base.moment):
             until, ends = self.until(base), self._reaches[base.last.id][2]
             if windows and base.moment <= windows[-1].until:
                 if until > windows[-1].until:
                     windows[-1] = Window(windows[-1].base, windows[-1].since, until, ends)
             else:
                 windows.append(Window(base, base.moment, until, ends))
-        moments = tuple(sorted(base.moment for base in self.bases))
+        moments = tuple(sorted(base.moment for base in self.whole))
         return Statement(self.source, tuple(windows), self.logged, moments, tuple(self.unusable))
 
     def plan(self, target: Target) -> Plan:
@@ -238,7 +248,7 @@ class Catalogue:
             return self._plan_place(target)
         if target.time is not None:
             return self._plan_time(target, target.time)
-        base = max(self.bases, key=self._newest)
+        base = max(self.whole, key=self._newest)
         return Plan(base, self.reach(base)[0], target, self.until(base))
 
     def _newest(self, base: Base) -> tuple[int, bool, int]:
@@ -258,7 +268,7 @@ class Catalogue:
         )
 
     def _plan_time(self, target: Target, time: float) -> Plan:
-        earlier = [base for base in self.bases if base.moment <= time]
+        earlier = [base for base in self.whole if base.moment <= time]
         for base in sorted(earlier, key=_preference, reverse=True):
             if self.until(base) >= time:
                 logs = self.reach(base)[0]
@@ -343,11 +353,11 @@ class Catalogue:
     def _reach(self, base: Base) -> tuple[int, int, str]:
         """Return which logs lead on, as a range, and why they end."""
         nothing = (len(self.logs), len(self.logs))
+        if not self.logged:
+            return (*nothing, "there are no logs")
         if base.position is None:
-            return (
-                *nothing,
-                f"{base.last.id} does not say where it is in the logs" if self.logged else "there are no logs",
-            )
+            why = "holds some databases or tables only" if base.partial else "does not say where it is in the logs"
+            return (*nothing, f"{base.last.id} {why}")
         index = bisect.bisect_right(self._sequences, base.last.manifest.sequence)
         number = number_of(base.position[0])
         while index < len(self.logs) and number_of(self.logs[index].manifest.positions.get("last_file")) < number:

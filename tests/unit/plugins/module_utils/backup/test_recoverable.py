@@ -296,6 +296,26 @@ def test_a_copy_of_the_files_goes_before_a_dump() -> None:
     assert ids(history.catalogue().plan(Target())) == ["d2", "l3"]
 
 
+@pytest.mark.parametrize("more", [{"databases": ["worklog"]}, {"excluded": ["worklog.cache"]}])
+def test_a_dump_of_a_part_is_no_state_of_the_source(more: dict[str, Any]) -> None:
+    history = History()
+    history.wait(60).add("dump", history.place(), **more)
+    history.wait(HOUR).log()
+    known = history.catalogue()
+    assert ids(known.plan(Target())) == ["d0"], "it is all there is"
+    assert ids(known.plan(Target(backup="d0"))) == ["d0"]
+    with pytest.raises(Unreachable, match="d0 holds some databases or tables only"):
+        known.plan(Target(time=history.now - 10))
+    history.wait(60).full()
+    history.wait(60).add("dump", history.place(), **more)
+    history.wait(HOUR).log()
+    known = history.catalogue()
+    assert ids(known.plan(Target())) == ["f2", "l4"]
+    assert ids(known.plan(Target(time=history.now - 10))) == ["f2", "l4"]
+    assert ids(known.plan(Target(backup="d3"))) == ["d3"]
+    assert len(known.statement().moments) == 1
+
+
 def test_without_logs_the_newest_not_after_the_moment_is_taken() -> None:
     history = History()
     for _number in range(3):
