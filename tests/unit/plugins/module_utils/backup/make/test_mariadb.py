@@ -257,7 +257,9 @@ def test_a_log_that_was_exchanged_for_one_of_the_same_name(
     entry = manifest.Entry(9, hashlib.sha256(b"as copied").hexdigest())
     files = {"binlog.000004.zst": manifest.Entry(5, "0" * 64, entry)} if packed else {"binlog.000004": entry}
     previous = log(4)
-    previous = replace(previous, manifest=replace(previous.manifest, files={**files, "binlog.0000041": manifest.Entry()}))
+    previous = replace(
+        previous, manifest=replace(previous.manifest, files={**files, "binlog.0000041": manifest.Entry()})
+    )
     if there is not None:
         (tmp_path / "binlog.000004").write_bytes(there)
     todo = mariadb_logs.Plan(listed(5))
