@@ -32,6 +32,7 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore
     plain_name,
     verify,
 )
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.store import Kept
 from ansible_collections.worklog.maintenance.plugins.module_utils.command import which
 from ansible_collections.worklog.maintenance.plugins.module_utils.finding import Finding
 
@@ -61,7 +62,7 @@ class Files(Restorer):
         os.mkdir(data, 0o700)
         argv = ["rsync", "--archive", "--hard-links", "--acls", "--xattrs", "--numeric-ids", "--"]
         with work.parts.part("copy"):
-            done = work.run([*argv, os.path.join(kept.path, below) + "/", data + "/"], timeout=work.timeout)
+            done = work.run([*argv, _directory(kept, below) + "/", data + "/"], timeout=work.timeout)
         if not done.ok:
             raise RestoreError(f"{kept.path} could not be copied: {done.describe()}")
         return data
@@ -134,6 +135,18 @@ class Archive(Restorer):
         result.counts = {"files": {"files": number}}
         result.compared.append(f"the archive as it was written, {number} files")
         return result
+
+
+def _directory(kept: Kept, name: str) -> str:
+    """Return a directory of a backup; one that is elsewhere, or that a link leads to, is refused.
+
+    The account that owns the backup may have made it, and a restore runs as root.
+    """
+    path = os.path.join(kept.path, name)
+    inside = os.path.join(os.path.realpath(kept.path), os.path.normpath(name))
+    if os.path.isabs(name) or ".." in name.split("/") or os.path.realpath(path) != inside:
+        raise RestoreError(f"{kept.path} has no directory {name!r} in it that could be restored")
+    return path
 
 
 def is_archive(name: str) -> bool:

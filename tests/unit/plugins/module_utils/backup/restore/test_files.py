@@ -10,10 +10,14 @@ import io
 import os
 import tarfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.manifest import Entry, Manifest
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.recoverable import Base, Plan
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore import files
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore.base import RestoreError
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore.base import Parts, RestoreError, Work
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.store import Kept
 
 
 def archive(*members: tuple[str, bytes, str, bytes]) -> io.BytesIO:
@@ -76,3 +80,22 @@ def test_an_archive_that_is_cut_is_refused(tmp_path: Path) -> None:
     whole = archive(("a", FILE, "", b"x" * 5000)).getvalue()
     with pytest.raises(RestoreError):
         files.extract(io.BytesIO(whole[:3000]), str(tmp_path))
+
+
+@pytest.mark.parametrize(("root", "place"), [
+    ("../elsewhere", "../elsewhere"), ("/etc", "/etc"), ("tree", "tree/../../elsewhere"), ("away", "away"),
+    ("tree", "tree/away"),
+])  # fmt: skip
+def test_a_tree_that_is_elsewhere_is_refused(tmp_path: Path, root: str, place: str) -> None:
+    backup, work = tmp_path / "backup", tmp_path / "work"
+    for directory in (backup / "tree", tmp_path / "elsewhere", work):
+        directory.mkdir(parents=True)
+    (backup / "away").symlink_to(tmp_path / "elsewhere")
+    (backup / "tree" / "away").symlink_to(tmp_path / "elsewhere")
+    (backup / "list").write_bytes(b"")
+    document = {"listing": {"root": root, "path": "list"}, "paths": {"/srv": place}}
+    kept = Kept(str(backup), Manifest("", files={"list": Entry()}, document=document))
+    never = Mock(side_effect=AssertionError("it was copied"))
+    doing = Work(str(work), 10, never, lambda words: None, Parts())
+    with pytest.raises(RestoreError, match=r"has no directory .* that could be restored"):
+        files.Files({"directory": "/srv"}).prepare(Plan(Base((kept,))), doing)
