@@ -50,7 +50,7 @@ system: venv engine ## tests on new copies of the lab, through ansible-playbook 
 
 .PHONY: soak
 soak: venv engine ## long campaigns of faults from fixed seeds, with their counts
-	python -m pytest tests/system -m soak -s --junitxml=build/reports/soak.xml
+	KILLS=20 python -m pytest tests/system -m 'soak or campaign' -s --junitxml=build/reports/soak.xml
 
 .PHONY: bench
 bench: venv engine ## benchmarks, one after the other

@@ -21,7 +21,7 @@ from tests.system.backup_program import Program
 from tests.system.conftest import Lab, Restore
 
 #: Moments at which the program is killed, for each kind.
-KILLS = int(os.environ.get("BACKUP_KILLS", "4"))
+KILLS = int(os.environ.get("KILLS", "4"))
 
 PLACE = "/var/lib/backup-make"
 SCRATCH = f"{PLACE}/scratch"
@@ -413,6 +413,7 @@ def test_a_file_system_that_runs_full(lab: Lab, db: Program, restore: Restore) -
     db.nothing_false("db")
 
 
+@pytest.mark.campaign
 @pytest.mark.capability("A1", "A2", "A3")
 @pytest.mark.parametrize("kind", ["full", "incremental", "log", "dump"])
 def test_killed_at_any_moment(lab: Lab, db: Program, kind: str) -> None:
