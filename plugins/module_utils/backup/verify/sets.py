@@ -101,24 +101,25 @@ def judge(wanted: Wanted, source: str, backups: Sequence[Kept], troubles: Sequen
             f"there is no verified full backup of {source}: {statement.sentence()}",
             "Make one, or verify those that are there.",
         )
-    elif now - newest.moment > wanted.full_within:
+    elif (age := now - (newest.last.current or newest.moment)) > wanted.full_within:
         wrong(
             "recovery.full",
-            f"the newest verified full backup was made {span(now - newest.moment)} ago, but at most "
-            f"{span(wanted.full_within)} are allowed",
+            f"the newest verified full backup is {span(age)} old, but at most {span(wanted.full_within)} are allowed",
             "Find out why there is no newer one.",
-            observed=round(now - newest.moment),
+            observed=round(age),
             limit=round(wanted.full_within),
             unit="seconds",
         )
     last = statement.windows[-1] if statement.windows else None
-    if last is not None and wanted.recoverable_within is not None and now - last.until > wanted.recoverable_within:
+    # What was found unchanged since it was backed up is recoverable to that moment.
+    behind = 0.0 if last is None else now - max(last.until, last.base.last.current or last.until)
+    if last is not None and wanted.recoverable_within is not None and behind > wanted.recoverable_within:
         wrong(
             "recovery.until",
-            f"it is recoverable to {span(now - last.until)} ago, but at most {span(wanted.recoverable_within)} are "
+            f"it is recoverable to {span(behind)} ago, but at most {span(wanted.recoverable_within)} are "
             f"allowed: {last.ends}",
             "Find out why the backups do not go on from there.",
-            observed=round(now - last.until),
+            observed=round(behind),
             limit=round(wanted.recoverable_within),
             unit="seconds",
         )

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,8 @@ def critical(found: Answer) -> list[str]:
         ([full(1, HOUR, 10, "inconclusive")], {}, ["recovery.full"]),
         ([full(1, HOUR, 10, "structure_ok")], {}, []),
         ([kept(1, "snapshot", HOUR)], {"recoverable_within": 2 * HOUR}, []),
+        ([kept(1, "snapshot", 9 * DAY)], {"recoverable_within": 2 * HOUR}, ["recovery.full", "recovery.until"]),
+        ([replace(kept(1, "snapshot", 9 * DAY), unchanged=NOW - HOUR)], {"recoverable_within": 2 * HOUR}, []),
         ([*CHAIN[:2], CHAIN[3]], {"recoverable_within": 2 * HOUR}, ["recovery.until"]),
         ([*CHAIN[:2], log(3, DAY, 12, 15, "damaged"), CHAIN[3]], {"recoverable_within": 2 * HOUR}, ["recovery.until"]),
         ([*CHAIN[:2], CHAIN[3], full(5, HOUR / 2, 20)], {"recoverable_within": HOUR}, []),
