@@ -436,7 +436,7 @@ def test_the_playbook_tells_the_plan_and_fails_where_it_is_refused(host: Host, l
     for day in (-12, -11, -10, -9, -8, -2, -1):
         host.put(f"{place}/file", f"day {day}")
         lab.exec("db1", ["env", f"SHIFT={day * DAY}", "python3", PROGRAM, "--config", config, "run", "few", "snapshot"])
-    argv = ["worklog.maintenance.backup_prune", "-e", json.dumps({"backup_prune_config": config})]
+    argv = ["worklog.maintenance.backup_prune", "-e", json.dumps({"target": "db1", "backup_prune_config": config})]
 
     def paths() -> list[str]:
         return lab.exec("db1", ["ls", f"{PLACE}/root/few/snapshot"]).stdout.split()

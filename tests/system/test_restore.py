@@ -200,6 +200,24 @@ def test_in_place_that_fails_puts_the_old_data_back(noted: Noted, restore: Resto
 
 
 @pytest.mark.capability("A10")
+def test_in_place_nothing_is_exchanged_while_an_application_goes_on(noted: Noted) -> None:
+    lab = noted.lab
+    before = sql(lab, "SELECT * FROM noted.later")
+    started = lab.exec("db1", ["systemctl", "show", "--property=InvocationID", "mariadb"]).stdout
+    done = in_place(
+        lab, restore_before_event="DROP TABLE .*rows_", restore_application_hosts="app", service_restart_name="no-such"
+    )
+    assert done.returncode == 2, done.stdout
+    assert "TASK [Exchange the data" not in done.stdout
+    assert sql(lab, "SELECT * FROM noted.later") == before
+    assert lab.exec("db1", ["systemctl", "show", "--property=InvocationID", "mariadb"]).stdout == started
+    record = records(lab)[-1]
+    assert (record["what"], record["result"]) == ("restore", "failed")
+    assert all(f"{name}: " in record["details"]["message"] for name in ("app1", "app2"))
+    assert "no-such" in record["details"]["message"]
+
+
+@pytest.mark.capability("A10")
 def test_in_place_the_application_is_stopped_the_data_exchanged_and_the_application_answers(noted: Noted) -> None:
     lab = noted.lab
     before = int(sql(lab, "SELECT COUNT(*) FROM worklog.records")[0][0])

@@ -449,16 +449,19 @@ def held(source: str, state: str = STATE) -> Iterator[Journal]:
         os.close(descriptor)
 
 
-def confirmed(given: str, source: str) -> None:
+def confirmed(given: str, source: str, host: str = "") -> None:
     """Refuse a restore in place whose confirmation does not name the source and this host.
 
+    :param host: its name, by default what the system says. Of a host that knows its short name only, and of one that is
+        named by its short name, the domain is not compared.
     :raises RestoreError: with what to give.
     """
-    host = platform.node()
-    whole = f"{source}@{host}"
-    if given not in (whole, f"{source}@{host.partition('.')[0]}"):
+    host = host or platform.node()
+    named, _at, at = given.rpartition("@")
+    short = host.partition(".")[0]
+    if named != source or at not in (host, short) and not (host == short == at.partition(".")[0]):
         raise RestoreError(
-            f"a restore in place replaces the data of {source} on this host: confirm it with {whole}"
+            f"a restore in place replaces the data of {source} on this host: confirm it with {source}@{host}"
             + (f", not '{given}'" if given else "")
         )
 
