@@ -13,6 +13,7 @@ description:
   - Then an application can be started on the newest states of all sources, and asked questions.
   - The result is a report that a person can read, as a page and as text, and what a record needs.
   - Everything that was restored is removed in the end, also when the drill fails, takes too long or is killed.
+version_added: 1.1.0
 options:
   sources:
     description: Names of the sources, in the order in which they are restored.

@@ -18,6 +18,7 @@ description:
     old, when the clock jumped, or when more than the allowed share of all backups would go.
   - Age counts against the newest verified backup, and the order is that in which the backups were made, so that nothing
     grows old while backups fail.
+version_added: 1.1.0
 options:
   config:
     description: The configuration of the program.

@@ -17,6 +17,7 @@ description:
     it is started and asked. When that fails the old data are put back. What was there before is kept.
   - Each step in place is written down before it begins. Run it again after a crash, and it says what it found and goes
     on from there.
+version_added: 1.1.0
 options:
   source:
     description: Name of the source, which is the name of its directory in O(root).

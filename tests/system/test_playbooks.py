@@ -16,6 +16,7 @@ import pytest
 FILES = {"name": "x", "engine": "files", "options": {"paths": ["/x"]}}
 FOR_EVER = {"repository": "/x", "password_file": "/x", "keep": {"age": "1d"}}
 RESTORE = {"target": "db1", "restore_source": "mariadb"}
+DRILL = {"target": "app1", "drill_sources": "redis"}
 
 
 def play(lab: Any, name: str, *arguments: str, timeout: float = 120) -> tuple[int, str]:
@@ -58,12 +59,12 @@ def play(lab: Any, name: str, *arguments: str, timeout: float = 120) -> tuple[in
         ("restore", RESTORE | {"restore_target": "in_place"}, "restore_confirm=mariadb@db1"),
         ("restore", RESTORE | {"restore_application_hosts": "ap"}, "matches 'ap'; did you mean 'app'?"),
         ("restore", RESTORE | {"restore_application_hosts": "app"}, "missing required arguments: service_restart_name"),
-        ("restore_drill", {}, "missing required arguments: drill_sources"),
+        ("restore_drill", {"target": "app1"}, "missing required arguments: drill_sources"),
         ("restore_drill", {"drill_sources": "redis", "target": "operation"}, "did you mean 'operations'?"),
-        ("restore_drill", {"drill_sources": "redis", "drill_buget": "5m"}, "did you mean 'drill_budget'?"),
-        ("restore_drill", {"drill_sources": "redis", "drill_budget": "soon"}, "must be a number of seconds"),
-        ("restore_drill", {"drill_sources": "redis", "drill_fetch": {"from": "x", "prt": 1}}, "drill_fetch.prt"),
-        ("restore_drill", {"drill_sources": "redis"}, "redis has no backups"),
+        ("restore_drill", DRILL | {"drill_buget": "5m"}, "did you mean 'drill_budget'?"),
+        ("restore_drill", DRILL | {"drill_budget": "soon"}, "budget and limit must be a number of seconds"),
+        ("restore_drill", DRILL | {"drill_fetch": {"from": "x", "prt": 1}}, "drill_fetch.prt"),
+        ("restore_drill", DRILL, "redis has no backups"),
         ("upload_limit", {"target": "nginxx"}, "did you mean 'nginx'?"),
         ("upload_limit", {"nginx_upload_limit_limt": "50m"}, "did you mean 'nginx_upload_limit_limit'?"),
         ("upload_limit", {"nginx_upload_limit_limit": "fifty"}, "fifty"),
@@ -137,6 +138,36 @@ def test_backups_from_set_up_to_drill_with_answers_of_a_survey(lab: Any) -> None
     assert "Passed" in said
     record = json.loads(lab.exec("db1", ["tail", "-1", "/var/log/worklog-maintenance/records.jsonl"]).stdout)
     assert (record["what"], record["subject"], record["result"]) == ("restore_drill", "redis", "ok")
+
+
+@pytest.mark.capability("A7")
+def test_a_tier_from_the_inventory_is_kept_by_the_units_of_the_host(lab: Any, restore: Any) -> None:
+    password, repository = "/etc/worklog-maintenance/test.password", "/srv/test-repository"
+    for path in (password, repository, "/srv/test-tiered", "/var/backups/worklog/tiered"):
+        restore.path("db1", path)
+    lab.exec("db1", ["mkdir", "-p", "/srv/test-tiered", "/etc/worklog-maintenance"])
+    lab.write("db1", "/srv/test-tiered/upload", "content")
+    lab.write("db1", password, "a-password-of-the-test\n")
+    lab.exec("db1", ["chmod", "600", password])
+    tier = {"repository": repository, "password_file": password, "keep": {"age": "90d", "monthly": 12}}
+    source = {
+        "name": "tiered", "engine": "files", "options": {"paths": ["/srv/test-tiered"]}, "keep": {"age": "7d"},
+        "tiers": {"remote": tier}, "schedule": {"copy": "*:0/30"},
+    }  # fmt: skip
+    variables = {"target": "db1", "backup_sources": [source]}
+    try:
+        code, output = play(lab, "backup_setup", "-e", json.dumps(variables))
+        assert code == 0, output
+        timers = lab.exec("db1", ["systemctl", "list-timers", "worklog-backup-tiered-*"]).stdout
+        assert all(f"worklog-backup-tiered-{work}.timer" in timers for work in ("snapshot", "copy", "prune"))
+        lab.exec("db1", ["worklog-backup", "init", "tiered", "remote"])
+        for work in ("snapshot", "copy", "prune"):
+            lab.exec("db1", ["systemctl", "start", f"worklog-backup-tiered-{work}.service"])
+        there = json.loads(lab.exec("db1", ["worklog-backup", "list", "tiered", "--tier", "remote", "--json"]).stdout)
+        assert [(entry["kind"], entry["verdict"]) for entry in there] == [("snapshot", "verified")]
+    finally:
+        code, output = play(lab, "backup_setup", "-e", "target=db1")
+        assert code == 0, output
 
 
 @pytest.mark.capability("A8", "F3", "F4")

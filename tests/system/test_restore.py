@@ -30,6 +30,7 @@ SOURCES: dict[str, Any] = {
     "papers": {"engine": "mongodb"},
     "uploads": {"engine": "files", "paths": ["/srv/test-restore"]},
     "secrets": {"engine": "secrets", "paths": ["/etc/test-restore"]},
+    "logs": {"engine": "archive", "paths": ["/var/log/test-restore/*.log"]},
 }
 PLAYBOOK = "worklog.maintenance.restore"
 IN_PLACE = {
@@ -297,6 +298,25 @@ def test_files_come_back_as_they_were(noted: Noted, restore: Restore) -> None:
     assert lab.read("db1", "/srv/test-restore/a/photo.jpg") == "a picture\n"
     assert lab.exec("db1", ["ls", "/srv/test-restore"]).stdout.split() == ["a"]
     lab.exec("db1", ["sh", "-c", "rm -rf /srv/test-restore.before-*"])
+
+
+@pytest.mark.capability("A11")
+def test_logs_come_back_file_by_file(noted: Noted, restore: Restore) -> None:
+    lab, place = noted.lab, "/var/log/test-restore"
+    restore.path("db1", place)
+    lab.exec("db1", ["mkdir", "-p", place])
+    lab.write("db1", f"{place}/access.log", "GET /login 200\n" * 5000)
+    lab.exec("db1", ["chown", "www-data:adm", f"{place}/access.log"])
+    noted.program.run("logs", "archive")
+    lab.write("db1", f"{place}/access.log", "tampered with\n")
+    lab.write("db1", f"{place}/later.log", "stays\n")
+    words = noted.program.argv("restore", "logs", "--in-place", place, "--confirm", "logs@db1")
+    lab.exec("db1", words)
+    assert lab.read("db1", f"{place}/access.log") == "GET /login 200\n" * 5000
+    assert lab.exec("db1", ["stat", "--format=%U:%G", f"{place}/access.log"]).stdout.strip() == "www-data:adm"
+    assert lab.read("db1", f"{place}/later.log") == "stays\n"
+    lab.exec("db1", [*words, "--put-back"])
+    assert lab.read("db1", f"{place}/access.log") == "tampered with\n"
 
 
 def test_redis_comes_back_also_with_append_only_files(noted: Noted) -> None:
