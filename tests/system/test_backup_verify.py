@@ -454,9 +454,7 @@ def test_sets_are_answered(lab: Any, restore: Any) -> None:
     variables = {"backup_verify_sets": [{**wanted, "full_within": "1h"}], "backup_verify_backups": []}
     done = lab.playbook(PLAYBOOK, "-e", "target=ops1", "-e", json.dumps(variables))
     assert done.returncode == 2
-    assert (
-        "ops1: uploads: the newest verified full backup is 2 h old, but at most 60 min are allowed" in done.stdout
-    )
+    assert "ops1: uploads: the newest verified full backup is 2 h old, but at most 60 min are allowed" in done.stdout
     record = json.loads(lab.read("ops1", "/var/log/worklog-maintenance/records.jsonl").splitlines()[-1])
     assert record["subject"] == "uploads" and record["findings"][0]["check"] == "recovery.full"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -182,7 +183,8 @@ def load(file: str) -> Config:
     try:
         value = json.loads(files.read(file))
     except files.FileError as error:
-        raise ConfigError(str(error)) from error
+        advice = "" if os.path.lexists(file) else "; the playbook worklog.maintenance.backup_setup makes it"
+        raise ConfigError(f"{error}{advice}") from error
     except ValueError as error:
         raise ConfigError(f"{file} is not valid JSON: {error}") from None
     return parse(value, file)

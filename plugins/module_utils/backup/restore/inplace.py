@@ -459,7 +459,7 @@ def confirmed(given: str, source: str, host: str = "") -> None:
     host = host or platform.node()
     named, _at, at = given.rpartition("@")
     short = host.partition(".")[0]
-    if named != source or at not in (host, short) and not (host == short == at.partition(".")[0]):
+    if named != source or (at not in (host, short) and not (host == short == at.partition(".")[0])):
         raise RestoreError(
             f"a restore in place replaces the data of {source} on this host: confirm it with {source}@{host}"
             + (f", not '{given}'" if given else "")

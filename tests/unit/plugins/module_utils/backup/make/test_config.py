@@ -105,7 +105,7 @@ def test_mistakes(value: Any, words: str) -> None:
 
 
 def test_files_that_cannot_be_used(tmp_path: Path) -> None:
-    with pytest.raises(config.ConfigError, match=r"cannot read .*No such file"):
+    with pytest.raises(config.ConfigError, match=r"cannot read .*No such file.*; the playbook .*backup_setup makes it"):
         config.load(str(tmp_path / "none"))
     (tmp_path / "bad").write_text("{", encoding="utf-8")
     with pytest.raises(config.ConfigError, match="is not valid JSON"):
