@@ -114,7 +114,7 @@ def test_backups_from_set_up_to_drill_with_answers_of_a_survey(lab: Any) -> None
     before = newest(lab, "redis")
     assert "would make a backup of redis (redis full)" in asked("backup", "--check", backup_only="redis")
     assert newest(lab, "redis") == before
-    said = asked("backup", backup_only="mariadb, redis", backup_kind="full, log")
+    said = asked("backup", target="all", backup_only="mariadb, redis", backup_kind="full, log")
     for done in ("mariadb full ok: ", "mariadb log ok: ", "redis full ok: "):
         assert done in said
     assert newest(lab, "mariadb")[-2:] == ["full verified", "log verified"]
