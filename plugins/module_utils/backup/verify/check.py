@@ -307,7 +307,8 @@ def _read_single(check: Check, path: str, progress: Callable[[int], None]) -> No
     try:
         before = os.fstat(descriptor)
         inspection.size = before.st_size
-        content = Content(inspection, "", path, check.backup.format)
+        entry = check.manifest.files.get("") if check.manifest else None
+        content = Content(inspection, "", path, check.backup.format, source=entry.content if entry else None)
         reading = read_file(descriptor, content.consume, hashed=True, progress=progress)
         if reading.changed is None and not _same(path, before):
             reading.changed = "another file took its place"
@@ -325,7 +326,6 @@ def _read_single(check: Check, path: str, progress: Callable[[int], None]) -> No
         )
     result.size = reading.size
     result.sha256 = reading.sha256
-    entry = check.manifest.files.get("") if check.manifest else None
     wanted = [(check.expect.sha256, "the expected one")]
     if entry is not None and check.manifest is not None:
         wanted.append((entry.sha256, f"the one in {check.manifest.path}"))
@@ -381,6 +381,7 @@ def _read_tree(
         hashed=listed.__contains__ if listed else None,
         progress=progress,
         skip=frozenset({manifest.NAME, *([listing.root] if listing else [])}) if check.manifest else frozenset(),
+        sources={name: entry.content for name, entry in listed.items() if entry.content is not None},
         inodes=inodes,
         turn=turn,
     )

@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.manifest import Entry
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.reading import ahead
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import formats, mydumper
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.decoders import Decoder
@@ -169,6 +171,37 @@ class _Layer:
             yield piece
 
 
+class _Source:
+    """What came from the source, before it was compressed: compares it with what comes out again."""
+
+    def __init__(self, expected: Entry) -> None:
+        self._expected = expected
+        self._digest = hashlib.sha256()
+        self._size = 0
+
+    def take(self, data: bytes) -> None:
+        """Take the next piece."""
+        self._size += len(data)
+        self._digest.update(data)
+
+    def passing(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield the pieces, and take them."""
+        for piece in pieces:
+            self.take(piece)
+            yield piece
+
+    def problem(self) -> Problem | None:
+        """Return what is wrong, when all of it has come."""
+        expected = self._expected
+        if expected.size not in (self._size, None):
+            text = f"it expands to {self._size} bytes, but the manifest says that {expected.size} came from the source"
+        elif expected.sha256 not in (self._digest.hexdigest(), None):
+            text = "what it expands to is not what came from the source: its SHA-256 is not the one in the manifest"
+        else:
+            return None
+        return Problem("manifest.content", text, advice="It was damaged while it was made: make it again.")
+
+
 class Content:
     """Take a stream, find out what it is, and have it followed.
 
@@ -179,6 +212,7 @@ class Content:
     :param inside: whether it is a part of a larger backup.
     :param depth: layers that were taken off.
     :param opened: whether it was decrypted, so that what is inside counts although it is a part.
+    :param source: size and SHA-256 of what it must expand to.
     """
 
     def __init__(
@@ -190,6 +224,7 @@ class Content:
         inside: bool = False,
         depth: int = 0,
         opened: bool = False,
+        source: Entry | None = None,
     ) -> None:
         self._inspection = inspection
         self._subject = subject
@@ -198,6 +233,8 @@ class Content:
         self._inside = inside
         self._depth = depth
         self._opened = opened
+        self._expected = source
+        self._source: _Source | None = None
         self._head = b""
         self._target: Callable[[bytes], None] | None = None
         self._walker: Walker | None = None
@@ -219,11 +256,14 @@ class Content:
             self._begin()
         if self._layer is not None and self._child is not None:
             for piece in self._layer.end():
-                self._child.feed(piece)
+                self._pass(self._child, piece)
             self._child.close(complete and self._layer.complete)
+            self._compare(complete and self._layer.complete)
         if self._walker is not None:
             self._finish(self._walker, complete)
             self._walker = None
+        if self._expected is not None and self._layer is None and complete:
+            self._inspection.not_checked("whether what came from the source is what it expands to: it stays closed")
 
     def consume(self, blocks: Iterator[bytes], threaded: bool) -> None:
         """Take all blocks of a file; a large one is decompressed in a thread of its own."""
@@ -249,9 +289,11 @@ class Content:
             yield from layer.end()
 
         child = self._new_child()
-        for piece in ahead(pieces(), 6):
+        ready = ahead(pieces(), 6)
+        for piece in ready if self._source is None else ahead(self._source.passing(ready), 2):
             child.feed(piece)
         child.close(layer.complete)
+        self._compare(layer.complete)
 
     def _recognise(self, head: bytes) -> _Layer | None:
         """Return the decompression that the stream needs."""
@@ -276,13 +318,22 @@ class Content:
             return None
         if promised is not None:
             self._name = rest
+        if self._expected is not None and formats.promised_codec(self._name)[0] is None:
+            self._source, self._expected = _Source(self._expected), None
         if not self._inside:
             self._inspection.layers.append(codec.name)
         return _Layer(self._inspection, codec.decoder(), self._subject)
 
     def _new_child(self) -> Content:
         return Content(
-            self._inspection, self._subject, self._name, self._wanted, self._inside, self._depth + 1, self._opened
+            self._inspection,
+            self._subject,
+            self._name,
+            self._wanted,
+            self._inside,
+            self._depth + 1,
+            self._opened,
+            self._expected,
         )
 
     def _begin(self) -> None:
@@ -337,7 +388,18 @@ class Content:
 
     def _decompress(self, layer: _Layer, child: Content, data: bytes) -> None:
         for piece in layer.take(data):
-            child.feed(piece)
+            self._pass(child, piece)
+
+    def _pass(self, child: Content, piece: bytes) -> None:
+        if self._source is not None:
+            self._source.take(piece)
+        child.feed(piece)
+
+    def _compare(self, complete: bool) -> None:
+        """Say whether all that came out is what came from the source; what is not complete is told to be so."""
+        problem = self._source.problem() if self._source is not None and complete else None
+        if problem is not None:
+            self._inspection.problem(self._subject, problem)
 
     def _walk(self, walker: Walker, data: bytes) -> None:
         try:

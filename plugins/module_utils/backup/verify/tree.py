@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.manifest import Entry
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.reading import (
     Unreadable,
     open_file,
@@ -56,6 +57,7 @@ def walk(
     hashed: Callable[[str], bool] | None,
     progress: Callable[[int], None],
     skip: frozenset[str] = frozenset(),
+    sources: Mapping[str, Entry] | None = None,
     inodes: Inodes | None = None,
     turn: Callable[[str, os.stat_result], bool] = lambda path, status: True,
 ) -> Tree:
@@ -65,10 +67,12 @@ def walk(
     :param hashed: whether the SHA-256 of a file is wanted, by its path below the root; None: no hash is.
     :param progress: is told how many bytes came in.
     :param skip: paths below the root that are not part of the backup.
+    :param sources: what files must expand to, by their path below the root.
     :param inodes: what earlier trees of the same run shared with this one.
     :param turn: whether it is the turn of a file to be read; those whose content is followed are read in any case.
     """
     tree = Tree()
+    sources = sources or {}
     inodes = inodes or Inodes()
     seen: set[int] = set()
     directories: list[tuple[str, int]] = []
@@ -111,6 +115,7 @@ def walk(
                 if (
                     formats.promised_codec(path)[0]
                     and not formats.followed_inside(path)
+                    and path not in sources
                     and not path.endswith(_DESCRIPTION)
                 ):
                     archives += 1
@@ -124,7 +129,8 @@ def walk(
                 # A dump directory is named by its database, so the directory's own name belongs to the path.
                 full = f"{os.path.basename(root)}/{path}"
                 keep = None if again else inspection.related.add(full, status.st_size)
-                followed = not again and (keep is not None or formats.followed_inside(path) is not None)
+                source = sources.get(path)
+                followed = not again and bool(keep is not None or formats.followed_inside(path) or source)
                 digest: str | None = None
                 if followed or turn(path, status):
                     known = None if followed or status.st_nlink == 1 else inodes.find(status, want)
@@ -132,7 +138,7 @@ def walk(
                         digest, problem = known
                     else:
                         both = hashed is not None and (want or status.st_nlink > 1)
-                        digest, problem = _read(full, path, name, dir_fd, inspection, keep, both, progress)
+                        digest, problem = _read(full, path, name, dir_fd, inspection, keep, both, progress, source)
                         if status.st_nlink > 1:
                             inodes.keep(status, digest, problem)
                     if problem is not None and not again:
@@ -178,6 +184,7 @@ def _read(
     keep: Keep | None,
     hashed: bool,
     progress: Callable[[int], None],
+    source: Entry | None,
 ) -> tuple[str | None, Problem | None]:
     """Read one file; return its hash, and what is wrong with reading it."""
     try:
@@ -185,8 +192,8 @@ def _read(
         try:
             if keep is not None:
                 consume = _into(keep)
-            elif formats.followed_inside(path):
-                consume = Content(inspection, printable(path), full, inside=True).consume
+            elif formats.followed_inside(path) or source is not None:
+                consume = Content(inspection, printable(path), full, inside=True, source=source).consume
             else:
                 consume = _ignore
             reading = read_file(descriptor, consume, hashed=hashed, progress=progress)

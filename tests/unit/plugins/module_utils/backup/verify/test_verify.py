@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import io
@@ -659,6 +660,52 @@ def test_a_manifest_beside_a_file(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").unlink()
     assert check(path).verdict == "structure_ok"
     assert check(path, manifest=str(tmp_path / "nothing.json")).verdict == "inconclusive"
+
+
+def stored(root: Path, name: str, plain: bytes, data: bytes) -> None:
+    """Write a backup whose manifest has the hash of a file as it is, and that of what came from the source."""
+    write(root / name, data)
+    content = {"size": len(plain), "sha256": hashlib.sha256(plain).hexdigest()}
+    entry = {"path": name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "content": content}
+    (root / "manifest.json").write_text(json.dumps({"schema": 1, "id": "x", "files": [entry]}))
+
+
+@pytest.mark.parametrize(
+    ("name", "compress"),
+    [
+        ("dump.sql.gz", gzip.compress),
+        ("noise.xz", lzma.compress),  # these are not looked into, but expanded for it
+        ("noise.bz2", bz2.compress),
+        ("noise.zst", lambda data: subprocess.run(["zstd", "-qc"], input=data, stdout=-1, check=True).stdout),
+    ],
+)
+@pytest.mark.parametrize("small", [reading.SMALL, 1000])  # in one thread, in several
+def test_what_came_from_the_source_is_what_comes_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, compress: Any, small: int
+) -> None:
+    monkeypatch.setattr(reading, "SMALL", small)
+    noise = b"".join(b"-- %s\n" % random.Random(line).randbytes(20).hex().encode() for line in range(2000))
+    plain = b"-- MariaDB dump 10.19\nUSE `worklog`;\n" + noise + b"-- Dump completed on 2026-01-01  1:02:03\n"
+    changed = plain.replace(b"7", b"8", 1)
+    for path in (tmp_path, tmp_path / name):  # the whole backup, or its file alone
+        stored(tmp_path, name, plain, compress(plain))
+        result = check(path)
+        assert (result.verdict, checks(result)) == ("verified", []), result.findings
+        assert not any("not decompressed" in words for words in result.unchecked)
+        for other, words in ((changed, "is not what came from the source"), (plain + b"\n", f"to {len(plain) + 1} ")):
+            stored(tmp_path, name, plain, compress(other))
+            result = check(path)
+            assert (result.verdict, checks(result)) == ("damaged", ["manifest.content"]), result.findings
+            assert words in result.sentence()
+        stored(tmp_path, name, plain, compress(plain)[:-30])
+        assert "manifest.content" not in checks(check(path))  # that it is cut says it all
+
+
+def test_what_stays_closed_is_not_compared_with_its_source(tmp_path: Path) -> None:
+    stored(tmp_path, "dump.sql.age", b"plain", b"age-encryption.org/v1\n")
+    result = check(tmp_path)
+    assert "manifest.content" not in checks(result)
+    assert any("it stays closed" in words for words in result.unchecked)
 
 
 def test_sha256sum_beside_a_file(tmp_path: Path) -> None:
