@@ -33,6 +33,7 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.
     looks_like_openssl,
 )
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.innodb import NAME as INNODB_NAME
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.innodb import NEW as INNODB_NEW
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.innodb import (
     DeltaWalker,
     InnodbWalker,
@@ -131,7 +132,7 @@ def namespace(path: str) -> tuple[str, str]:
 def table(path: str) -> tuple[str, str]:
     """Return the database and the table that the path of a tablespace names, empty when it is no table's."""
     folder, _slash, name = path.rpartition("/")
-    if not folder or not name.endswith(".ibd"):
+    if not folder or not name.endswith((".ibd", ".new")):
         return "", ""
     stem = re.split("#[Pp]#", name[:-4])[0]
     return _decoded(folder.rpartition("/")[2]), _decoded(stem)
@@ -167,6 +168,8 @@ FORMATS = (
     Format("redis_aof", looks_like_aof, lambda path: AofWalker(), (".aof",), "always"),
     Format("binlog", looks_like_binlog, lambda path: BinlogWalker(base_name(path)), (), "sniff", binlogs.NAME),
     Format("innodb", looks_like_innodb, lambda path: InnodbWalker(*table(path)), (".ibd",), "always", INNODB_NAME),
+    # mariadb-backup renames it to .ibd when it prepares the backup.
+    Format("innodb", looks_like_innodb, lambda path: InnodbWalker(*table(path)), (), "sniff", INNODB_NEW),
     Format("innodb_delta", looks_like_delta, lambda path: DeltaWalker("ibdata1" in path), (".delta",), "sniff"),
     Format("sqldump", looks_like_sql, lambda path: SqlDumpWalker(), (".sql",), "sniff"),
     Format("bson", looks_like_bson, lambda path: BsonWalker(*namespace(path)), (".bson",), "always"),
@@ -177,7 +180,7 @@ FORMATS = (
     Format("text", is_text, lambda path: TextWalker()),
 )
 
-NAMES = tuple(entry.name for entry in FORMATS)
+NAMES = tuple(dict.fromkeys(entry.name for entry in FORMATS))
 
 
 def age(identity: str) -> Codec:

@@ -22,6 +22,9 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.
 #: Tablespaces whose names have no ending of their own.
 NAME = re.compile(r"(?:.*/)?(?:ibdata1|undo_?[0-9]{3})\Z")
 
+#: What mariadb-backup calls those of tables that were made or rebuilt while it was at work.
+NEW = re.compile(r".+/.+\.new\Z")
+
 #: Of a page: checksum or key, number, neighbours, LSN, type, an old LSN or key, tablespace.
 _HEADER = struct.Struct(">IIIIQHQI")
 _SIZE = struct.Struct(">I")

@@ -182,11 +182,13 @@ class Described:
     :ivar values: uuid, type, LSNs, binary log, as they are returned to the operator.
     :ivar problems: what is wrong.
     :ivar unchecked: what was not looked at.
+    :ivar tables: ``database/table`` of those that were made or renamed during the backup.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
 
 
 def read_pairs(text: bytes | None) -> dict[str, str]:
@@ -283,16 +285,27 @@ def _judge_spaces(
                 _add(found, "meta", f"{short} has no description ({short[: -len('delta')]}meta)")
             elif told != str(space.space):
                 _add(found, "swapped", f"{short} holds tablespace {space.space}, but should hold {told}")
-        elif space.space in seen:
+        elif space.space in seen and seen[space.space][:-4] != short[:-4]:  # x.new takes the place of x.ibd
             text = f"{short} and {seen[space.space]} are both tablespace {space.space}: one of them is in a wrong place"
             _add(found, "swapped", text)
         else:
             seen[space.space] = short
+    made = [short for short in there if short.endswith(".new") and root + short not in spaces]
+    if made:
+        found.unchecked.append(
+            f"{len(made)} tablespaces of tables that were made during the backup: their pages are in the redo log"
+        )
 
 
 def _judge_tables(found: Described, root: str, there: set[str], read: Callable[[str], bytes | None]) -> None:
     """Each table of InnoDB that has a definition must have its data."""
-    data = {re.split(r"#[Pp]#|\.", name)[0] for name in there if not name.endswith(".frm")}
+    data = {re.split(r"#[Pp]#|\.", name)[0] for name in there if not name.endswith((".frm", ".ren"))}
+    for name in sorted(there):
+        if name.endswith(".ren") and name[:-4] in data:  # preparing it gives the table its new name
+            found.tables.append((read(root + name) or b"").decode("utf-8", "surrogateescape"))
+        elif name.endswith(".new"):
+            found.tables.append(name[:-4])
+    data.update(found.tables)
     absent = []
     for name in sorted(there):
         head = read(root + name) if name.endswith(".frm") and "/" in name else None

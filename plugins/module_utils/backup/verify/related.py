@@ -21,8 +21,8 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify 
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.innodb import Space
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.walker import Problem
 
-_KEPT = ("prelude.json", ".metadata.json", ".aof.manifest", ".meta", ".frm")
-_FILES = (".bson", ".aof", ".rdb", ".ibd", ".delta", ".sql", ".dat", "ib_logfile0", "xtrabackup_logfile")
+_KEPT = ("prelude.json", ".metadata.json", ".aof.manifest", ".meta", ".frm", ".ren")
+_FILES = (".bson", ".aof", ".rdb", ".ibd", ".new", ".delta", ".sql", ".dat", "ib_logfile0", "xtrabackup_logfile")
 _NAMED = (*_KEPT, *_FILES, ".mbstream", ".xbstream", ".xb")
 
 #: No compression makes more of nothing, in bytes.
@@ -114,6 +114,8 @@ class Related:
             if backup is not None:
                 problems += [("", problem) for problem in backup.problems]
                 unchecked += backup.unchecked
+                for database, table in (formats.table(f"{name}.ibd") for name in backup.tables):
+                    counts.setdefault(database, {}).setdefault(table, None)
                 attributes.setdefault("mariabackup", []).append({"path": root.rstrip("/"), **backup.values})
         dump = mongodump.read_directory(self._names, self._read)
         if dump is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,38 @@ def test_damage_of_a_full_backup(tmp_path: Path, change: str, expected: list[str
     changed(files, change)
     result = judged(tmp_path / "full", files)
     assert (result.verdict, checks(result)) == ("damaged", expected), result.findings
+
+
+def test_tables_that_were_made_renamed_and_dropped_meanwhile(tmp_path: Path) -> None:
+    files = {path.partition("/")[2]: data for path, data in fixture_files("mariabackup/ddl.tar").items()}
+    assert {"ddlt/fresh.new", "ddlt/trunc.new", "ddlt/trunc.ibd", "ddlt/oldname.ren", "ddlt/dropme.del"} <= set(files)
+    tables = [f"ddlt.{name}" for name in ("fresh", "trunc", "rebuilt", "keepme", "newname")]
+    result = judged(tmp_path / "ddl", files, tables=tables)
+    assert result.verdict == "verified", result.findings
+    assert any("3 tablespaces of tables that were made" in words for words in result.unchecked)
+    for name, table in (("fresh.new", "fresh"), ("oldname.ren", "newname"), ("oldname.ibd", "newname")):
+        data = (tmp_path / "ddl" / "ddlt" / name).read_bytes()
+        (tmp_path / "ddl" / "ddlt" / name).unlink()
+        result = judged(tmp_path / "ddl", {})
+        assert checks(result) == ["mariabackup.missing"]
+        assert f"ddlt/{table}" in result.sentence()
+        (tmp_path / "ddl" / "ddlt" / name).write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (lambda table, other: table, []),  # the other one is from before it was rebuilt
+        (lambda table, other: flip(table, random.Random(2), (3 * 16384 + 100, 1000)), ["innodb.checksum"]),
+        (lambda table, other: other, ["mariabackup.swapped"]),
+    ],
+)
+def test_pages_of_a_table_that_was_rebuilt_meanwhile(
+    tmp_path: Path, data: Callable[[bytes, bytes], bytes], expected: list[str]
+) -> None:
+    files = backup("full")
+    files["shop/k.new"] = data(files["shop/k.ibd"], files["shop/a.ibd"])
+    assert checks(judged(tmp_path / "full", files)) == expected
 
 
 def test_a_page_after_the_end_of_the_log_is_damage(tmp_path: Path) -> None:
