@@ -19,7 +19,7 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.reading
     open_file,
     read_file,
 )
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import repository, tree
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import recorded, repository, tree
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.borg import Borg
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.content import Content, Limits
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.history import History
@@ -142,6 +142,9 @@ def verify(
         _read_local(check, status, rotation, inodes, progress, started)
     _review_logs(check)
     compare_related(check)
+    if check.manifest is not None and check.manifest.id is not None:
+        for problem in recorded.compare(check.manifest, check.inspection.attributes):
+            check.inspection.problem("", problem)
     compare_content(check)
     compare_size(check)
     compare_age(check, status, now)

@@ -617,6 +617,11 @@ def test_what_a_manifest_finds(copy: Path, break_it: Any, failed: str) -> None:
     assert failed in checks(result)
 
 
+def test_logs_of_the_source_that_are_in_no_file(copy: Path) -> None:
+    manifest_of(copy, binlogs=[{"file": "binlog.000007", "size": 900}])
+    assert (check(copy).verdict, checks(check(copy))) == ("damaged", ["manifest.binlogs"])
+
+
 def test_files_that_a_manifest_does_not_list_are_told(copy: Path) -> None:
     manifest_of(copy)
     write(copy / "new", b"x")
