@@ -19,7 +19,12 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.reading
     open_file,
     read_file,
 )
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import recorded, repository, tree
+from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify import (
+    formats,
+    recorded,
+    repository,
+    tree,
+)
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.borg import Borg
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.content import Content, Limits
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.history import History
@@ -384,6 +389,7 @@ def _read_tree(
         hashed=listed.__contains__ if listed else None,
         progress=progress,
         skip=frozenset({manifest.NAME, *([listing.root] if listing else [])}) if check.manifest else frozenset(),
+        opened=frozenset(filter(formats.is_archive, listed)) if check.manifest and check.manifest.id else frozenset(),
         sources={name: entry.content for name, entry in listed.items() if entry.content is not None},
         inodes=inodes,
         turn=turn,

@@ -214,6 +214,12 @@ def promised_format(path: str) -> Format | None:
     return next((entry for entry in FORMATS if entry.suffixes and lower.endswith(entry.suffixes)), None)
 
 
+def is_archive(path: str) -> bool:
+    """Return whether a name promises an archive of files."""
+    found = promised_format(promised_codec(path)[1])
+    return found is not None and found.name in ("tar", "xbstream")
+
+
 def named(name: str) -> Format:
     """Return the format of this name."""
     return next(entry for entry in FORMATS if entry.name == name)

@@ -58,6 +58,7 @@ def walk(
     progress: Callable[[int], None],
     skip: frozenset[str] = frozenset(),
     sources: Mapping[str, Entry] | None = None,
+    opened: frozenset[str] = frozenset(),
     inodes: Inodes | None = None,
     turn: Callable[[str, os.stat_result], bool] = lambda path, status: True,
 ) -> Tree:
@@ -68,6 +69,7 @@ def walk(
     :param progress: is told how many bytes came in.
     :param skip: paths below the root that are not part of the backup.
     :param sources: what files must expand to, by their path below the root.
+    :param opened: archives whose members are part of the backup as the files of the tree are.
     :param inodes: what earlier trees of the same run shared with this one.
     :param turn: whether it is the turn of a file to be read; those whose content is followed are read in any case.
     """
@@ -116,6 +118,7 @@ def walk(
                     formats.promised_codec(path)[0]
                     and not formats.followed_inside(path)
                     and path not in sources
+                    and path not in opened
                     and not path.endswith(_DESCRIPTION)
                 ):
                     archives += 1
@@ -130,7 +133,8 @@ def walk(
                 full = f"{os.path.basename(root)}/{path}"
                 keep = None if again else inspection.related.add(full, status.st_size)
                 source = sources.get(path)
-                followed = not again and bool(keep is not None or formats.followed_inside(path) or source)
+                inside = path in opened or source is not None or formats.followed_inside(path) is not None
+                followed = not again and (keep is not None or inside)
                 digest: str | None = None
                 if followed or turn(path, status):
                     known = None if followed or status.st_nlink == 1 else inodes.find(status, want)
@@ -138,7 +142,20 @@ def walk(
                         digest, problem = known
                     else:
                         both = hashed is not None and (want or status.st_nlink > 1)
-                        digest, problem = _read(full, path, name, dir_fd, inspection, keep, both, progress, source)
+                        consume = _ignore
+                        if keep is not None:
+                            consume = _into(keep)
+                        elif inside:
+                            part = Content(
+                                inspection,
+                                printable(path),
+                                full,
+                                inside=True,
+                                opened=path in opened,
+                                source=source,
+                            )
+                            consume = part.consume
+                        digest, problem = _read(name, dir_fd, consume, both, progress)
                         if status.st_nlink > 1:
                             inodes.keep(status, digest, problem)
                     if problem is not None and not again:
@@ -176,26 +193,16 @@ def walk(
 
 
 def _read(
-    full: str,
-    path: str,
     name: str,
     dir_fd: int,
-    inspection: Inspection,
-    keep: Keep | None,
+    consume: Callable[[Iterator[bytes], bool], None],
     hashed: bool,
     progress: Callable[[int], None],
-    source: Entry | None,
 ) -> tuple[str | None, Problem | None]:
     """Read one file; return its hash, and what is wrong with reading it."""
     try:
         descriptor = open_file(name, dir_fd)
         try:
-            if keep is not None:
-                consume = _into(keep)
-            elif formats.followed_inside(path) or source is not None:
-                consume = Content(inspection, printable(path), full, inside=True, source=source).consume
-            else:
-                consume = _ignore
             reading = read_file(descriptor, consume, hashed=hashed, progress=progress)
         finally:
             os.close(descriptor)

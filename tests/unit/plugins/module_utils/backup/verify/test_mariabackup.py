@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import random
 import struct
 import zlib
@@ -127,6 +129,21 @@ def test_damage_of_a_full_backup(tmp_path: Path, change: str, expected: list[str
     changed(files, change)
     result = judged(tmp_path / "full", files)
     assert (result.verdict, checks(result)) == ("damaged", expected), result.findings
+
+
+def test_a_stream_in_a_backup_of_our_own_is_opened(tmp_path: Path) -> None:
+    name, entry = "backup.mbstream.gz", {"size": None, "sha256": None}
+    (tmp_path / name).write_bytes(gzip.compress(STREAM))
+    facts = stream(tmp_path, STREAM).attributes["mariabackup"][0]
+    (tmp_path / "full.xb").unlink()
+    positions = {key: facts[key] for key in ("from_lsn", "to_lsn", "last_lsn")}
+    for last, expected in ((facts["last_lsn"], []), (facts["last_lsn"] + 1, ["manifest.positions"])):
+        document = {"schema": 1, "id": "x", "files": [{"path": name, **entry}]}
+        document["positions"] = {**positions, "last_lsn": last}
+        (tmp_path / "manifest.json").write_text(json.dumps(document))
+        result = judged(tmp_path, {}, tables=["shop.a"])
+        assert checks(result) == expected, result.findings
+        assert result.attributes["mariabackup"] == [facts]
 
 
 def test_tables_that_were_made_renamed_and_dropped_meanwhile(tmp_path: Path) -> None:

@@ -617,6 +617,24 @@ def test_what_a_manifest_finds(copy: Path, break_it: Any, failed: str) -> None:
     assert failed in checks(result)
 
 
+def test_archives_of_our_own_are_opened(tmp_path: Path) -> None:
+    data = tar()
+    for name, compress in (("files.tar", bytes), ("logs.tar.gz", gzip.compress)):
+        root = tmp_path / name / "backup"
+        write(root / name, compress(data))
+        manifest_of(root)
+        assert check(root, members=["uploads/file-0", "*-11"]).verdict == "verified"
+        assert checks(check(root, members=["*.none"])) == ["expect.members"]
+        (root / "manifest.json").unlink()
+        write(root / name, compress(data[:9000]))
+        manifest_of(root)
+        assert checks(check(root)) == ["tar.truncated"]
+        document = json.loads((root / "manifest.json").read_text())
+        del document["id"]
+        (root / "manifest.json").write_text(json.dumps(document))  # one of some other program, with what users have
+        assert check(root).verdict == "verified"
+
+
 def test_logs_of_the_source_that_are_in_no_file(copy: Path) -> None:
     manifest_of(copy, binlogs=[{"file": "binlog.000007", "size": 900}])
     assert (check(copy).verdict, checks(check(copy))) == ("damaged", ["manifest.binlogs"])
