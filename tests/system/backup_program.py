@@ -10,7 +10,7 @@ import json
 import re
 import subprocess
 import zipfile
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tests.system.conftest import ROOT, Lab
@@ -20,11 +20,17 @@ _PACKAGE = "ansible_collections.worklog.maintenance.plugins.module_utils.backup.
 _MAIN = f"import sys\nfrom {_PACKAGE} import cli\nsys.exit(cli.main())\n"
 
 
-def archive() -> bytes:
-    """The program as one file."""
+def archive(main: str = _MAIN, more: Path | None = None) -> bytes:
+    """The program as one file, or another one with the same modules.
+
+    :param main: what it does.
+    :param more: directory with modules that it needs besides.
+    """
     source = ROOT / "plugins" / "module_utils"
     names = {path: PurePosixPath("ansible_collections/worklog/maintenance", path.relative_to(ROOT).as_posix())
              for path in sorted(source.rglob("*.py"))}  # fmt: skip
+    if more is not None:
+        names |= {path: PurePosixPath(path.relative_to(ROOT).as_posix()) for path in sorted(more.glob("*.py"))}
     folders = sorted({str(folder) for name in names.values() for folder in name.parents} - {"."})
     out = io.BytesIO(b"#!/usr/bin/env python3\n")
     out.seek(0, io.SEEK_END)
@@ -34,7 +40,7 @@ def archive() -> bytes:
         for path, name in names.items():
             if path.name != "__init__.py":
                 file.write(path, str(name))
-        file.writestr("__main__.py", _MAIN)
+        file.writestr("__main__.py", main)
     return out.getvalue()
 
 

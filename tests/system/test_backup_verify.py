@@ -285,27 +285,35 @@ def verdict(lab: Any, **backup: Any) -> tuple[str, str]:
     return result["verdict"], result["sentence"] + str([finding["message"] for finding in result["findings"]])
 
 
+def make_vault(lab: Any, node: str, place: str, size: int = 300) -> None:
+    """Make repositories of restic and borg and a file of age in a node, with two days of uploads in them.
+
+    :param size: of each of the 16 files, in kB.
+    """
+    lab.exec(node, ["rm", "-rf", place])
+    lab.exec(node, ["mkdir", "-p", "-m", "0700", f"{place}/uploads"])
+    lab.write(node, f"{place}/secret", SECRET + "\n")
+    lab.write(node, f"{place}/wrong", "another\n")
+    env = ["env", f"RESTIC_REPOSITORY={place}/restic", f"RESTIC_PASSWORD_FILE={place}/secret"]
+    env += [f"BORG_PASSPHRASE={SECRET}", f"BORG_BASE_DIR={place}/base"]
+    lab.exec(node, [*env, "restic", "init"])
+    lab.exec(node, [*env, "borg", "init", "--encryption=repokey", f"{place}/borg"])
+    for day in ("1", "2"):
+        for number in range(8):
+            path = f"{place}/uploads/{day}-{number}"
+            lab.exec(node, ["dd", "if=/dev/urandom", f"of={path}", "bs=1000", f"count={size}", "status=none"])
+        lab.exec(node, [*env, "restic", "backup", "--host=db1", "--tag=worklog", f"{place}/uploads"])
+        lab.exec(node, [*env, "borg", "create", f"{place}/borg::day-{day}", f"{place}/uploads"])
+    lab.exec(node, ["tar", "-C", place, "-cf", f"{place}/uploads.tar", "uploads"])
+    lab.exec(node, ["age-keygen", "-o", f"{place}/identity"])
+    key = lab.exec(node, ["age-keygen", "-y", f"{place}/identity"]).stdout.strip()
+    lab.exec(node, ["age", "-r", key, "-o", f"{place}/uploads.tar.age", f"{place}/uploads.tar"])
+
+
 @pytest.fixture(scope="module")
 def vault(lab: Any) -> Iterator[str]:
     """Repositories of restic and borg and a file of age in ops1, with two days of uploads in them."""
-    lab.exec("ops1", ["rm", "-rf", PLACE])
-    lab.exec("ops1", ["mkdir", "-p", "-m", "0700", f"{PLACE}/uploads"])
-    lab.write("ops1", SECRETS, SECRET + "\n")
-    lab.write("ops1", f"{PLACE}/wrong", "another\n")
-    env = ["env", f"RESTIC_REPOSITORY={PLACE}/restic", f"RESTIC_PASSWORD_FILE={SECRETS}"]
-    env += [f"BORG_PASSPHRASE={SECRET}", f"BORG_BASE_DIR={PLACE}/base"]
-    lab.exec("ops1", [*env, "restic", "init"])
-    lab.exec("ops1", [*env, "borg", "init", "--encryption=repokey", f"{PLACE}/borg"])
-    for day in ("1", "2"):
-        for number in range(8):
-            path = f"{PLACE}/uploads/{day}-{number}"
-            lab.exec("ops1", ["dd", "if=/dev/urandom", f"of={path}", "bs=100k", "count=3", "status=none"])
-        lab.exec("ops1", [*env, "restic", "backup", "--host=db1", "--tag=worklog", f"{PLACE}/uploads"])
-        lab.exec("ops1", [*env, "borg", "create", f"{PLACE}/borg::day-{day}", f"{PLACE}/uploads"])
-    lab.exec("ops1", ["tar", "-C", PLACE, "-cf", f"{PLACE}/uploads.tar", "uploads"])
-    lab.exec("ops1", ["age-keygen", "-o", f"{PLACE}/identity"])
-    key = lab.exec("ops1", ["age-keygen", "-y", f"{PLACE}/identity"]).stdout.strip()
-    lab.exec("ops1", ["age", "-r", key, "-o", f"{PLACE}/uploads.tar.age", f"{PLACE}/uploads.tar"])
+    make_vault(lab, "ops1", PLACE)
     yield PLACE
     lab.exec("ops1", ["rm", "-rf", PLACE])
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the manifest of a backup of our own says besides sizes and hashes: its binary logs, and the place in the redo log.
+"""What the manifest of a backup of our own says besides sizes and hashes: its binary logs, its place in the redo log.
 
 Hashes are taken of what was written. That it is what the source had at that time is only told by what the source said.
 """

@@ -142,7 +142,7 @@ def walk(
                         digest, problem = known
                     else:
                         both = hashed is not None and (want or status.st_nlink > 1)
-                        consume = _ignore
+                        consume: Callable[[Iterator[bytes], bool], None] = _ignore
                         if keep is not None:
                             consume = _into(keep)
                         elif inside:
