@@ -150,7 +150,7 @@ def plan(stages: list[Stage], count: int) -> list[tuple[Stage, kinds.Kind, int]]
         quick = [stage for stage in able if not stage.subject.repository]
         slow = [stage for stage in able if stage.subject.repository]
         share = -(-count // len(pairs))
-        for some, number in ((quick, share), (slow, -(-share // 10))):
+        for some, number in ((quick, share), (slow, -(-share // 20))):
             for index in range(number if some else 0):
                 found.append((some[index % len(some)], kind, index // len(some)))
     return found
