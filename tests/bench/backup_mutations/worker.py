@@ -32,6 +32,9 @@ from tests.bench.backup_mutations.subjects import Mutant, Stage, Subject
 #: From the worst to the best.
 _WORST = ("missing", "damaged", "inconclusive", "stale", "structure_ok", "verified")
 
+#: Processes that wait for restic, which tries to read what is damaged again and again for some minutes.
+_PATIENT = 8
+
 #: How often a damage is drawn again that would change nothing.
 _DRAWS = 100
 
@@ -168,9 +171,13 @@ def main() -> int:
             for bare in (False, True)
             for verdict, sentence in [verify(f"{stage.root}/a/{stage.bare if bare else stage.whole}", stage.subject)]
         ]
-        with concurrent.futures.ProcessPoolExecutor(told["processes"]) as pool:
+        pool = concurrent.futures.ProcessPoolExecutor(told["processes"])
+        patient = concurrent.futures.ProcessPoolExecutor(_PATIENT)
+        with pool, patient:
             work = [
-                pool.submit(mutate, stage, kind.name, number, told["seed"], f"{place}/m{index}")
+                (patient if stage.subject.repository else pool).submit(
+                    mutate, stage, kind.name, number, told["seed"], f"{place}/m{index}"
+                )
                 for index, (stage, kind, number) in enumerate(plan(stages, told["count"]))
             ]
             work += [
