@@ -144,7 +144,10 @@ class Collection:
         self.program = Program(lab, NODE, PLACE, {})
         lab.exec(NODE, ["mkdir", f"{PLACE}/foreign"])
         made.make_vault(lab, NODE, f"{PLACE}/vault", size=20)
-        self._configure()
+        key = self.lab.exec(NODE, ["age-keygen", "-y", f"{PLACE}/vault/identity"]).stdout.strip()
+        again = ["age", "-r", key, "-o", f"{PLACE}/vault/again.tar.age", f"{PLACE}/vault/uploads.tar"]
+        lab.exec(NODE, again)  # with another key inside
+        self._configure(key)
         self._redis("0")  # else each snapshot that redis-cli asks for takes as many seconds
         paths: list[dict[str, str]] = []
         for state in ("a", "b"):
@@ -190,8 +193,7 @@ class Collection:
             self.lab.exec(NODE, ["redis-cli", "-n", database, "flushdb"])
         self.lab.exec(NODE, ["rm", "-rf", "--", PLACE, made.PLACE])
 
-    def _configure(self) -> None:
-        key = self.lab.exec(NODE, ["age-keygen", "-y", f"{PLACE}/vault/identity"]).stdout.strip()
+    def _configure(self, key: str) -> None:
         sources = {name: dict(options) for name, (options, _kinds) in _SOURCES.items()}
         sources["sealed"]["recipients"] = [key]
         self.program.configure({name: {"verify": False, **source} for name, source in sources.items()})
@@ -247,8 +249,8 @@ class Collection:
             for kind, format_ in kinds.items():
                 key = f"{name} {kind}"
                 self.subjects.append(Subject(key, format_, first[key], later[key], ours=True, identity=identity))
-        sealed = f"{PLACE}/vault/uploads.tar.age"
-        self.subjects.append(Subject("uploads.tar.age", "age", sealed, sealed, identity=identity))
+        sealed, again = f"{PLACE}/vault/uploads.tar.age", f"{PLACE}/vault/again.tar.age"
+        self.subjects.append(Subject("uploads.tar.age", "age", sealed, again, identity=identity))
         for name, variable in (("restic", "RESTIC_PASSWORD"), ("borg", "BORG_PASSPHRASE")):
             path = f"{PLACE}/vault/{name}"
             self.subjects.append(Subject(name, name, path, path, secret={variable: made.SECRET}))

@@ -88,6 +88,7 @@ def render(results: dict[str, Any], subjects: Iterable[Subject]) -> str:
     lines += [f"  false alarm: {found['name']}: {found['said']}" for found in false_alarms(results)]
     doubtful = Counter(found["said"].partition(" is inconclusive: ")[2] for found in healthy)
     lines += [f"  in doubt, {number}: {why}" for why, number in doubtful.items() if why]
+    lines += [f"  could not be tried: {text}" for text in results["failed"]]
     gone = missed(results, "with")
     lines.append(f"missed with a manifest: {len(gone)}")
     lines += [f"  {mutant['kind']}; {mutant['subject']}; {mutant['number']}" for mutant in gone]

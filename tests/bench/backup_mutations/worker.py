@@ -184,7 +184,17 @@ def main() -> int:
                 pool.submit(sound, name, script, f"{place}/h{index}")
                 for index, (name, script) in enumerate(healthy.variants(told["quick"]))
             ]
-            results = [future.result() for future in work]
-    json.dump({"mutants": [found for found in results if "kind" in found],
-               "healthy": good + [found for found in results if "name" in found]}, sys.stdout)  # fmt: skip
+            results = [_result(future) for future in work]
+    document = {
+        "mutants": [found for found in results if "kind" in found],
+        "healthy": good + [found for found in results if "name" in found],
+        "failed": [found["failed"] for found in results if "failed" in found],
+    }
+    json.dump(document, sys.stdout)
     return 0
+
+
+def _result(future: concurrent.futures.Future[dict[str, Any]]) -> dict[str, Any]:
+    """Return what came out, or why nothing did."""
+    error = future.exception()
+    return future.result() if error is None else {"failed": f"{type(error).__name__}: {error}"}
