@@ -473,7 +473,8 @@ def test_a_host_whose_key_is_not_known_is_refused(host: Host, restore: Any) -> N
     restore.path("db1", f"{PLACE}/known_hosts")
     other = host.lab.read("db1", f"{PLACE}/key.pub").split()
     host.put(f"{PLACE}/known_hosts", f"ops1 {other[0]} {other[1]}\n")
-    assert "the key of the host of sftp:vault@ops1" in host.run("init", "stranger", "remote", code=1).stderr
+    said = host.run("init", "stranger", "remote", code=1).stderr
+    assert "the key of the host of sftp:vault@ops1" in said or "is the key of its host in known_hosts" in said
     host.config["sources"].pop("stranger")
     blind = sftp("vault", "repository/stranger")
     blind["options"] = [blind["options"][0].replace("Checking=yes", "Checking=no")]

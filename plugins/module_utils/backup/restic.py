@@ -265,6 +265,12 @@ _CAUSES: tuple[tuple[int | None, re.Pattern[str], type[ResticError], str], ...] 
         ResticError,
         "the key of the host of {name} is not known here: {words}; put it into known_hosts after comparing it",
     ),
+    (  # restic may end before it has handed on what ssh says
+        None,
+        re.compile(r"\A(?!.*subprocess ssh:).*unable to start the sftp session", re.DOTALL),
+        ResticError,
+        "the repository {name} cannot be reached: {words}; is the key of its host in known_hosts, and the account right?",
+    ),
     (
         None,
         re.compile(

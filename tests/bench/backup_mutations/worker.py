@@ -98,7 +98,9 @@ def mutate(stage: Stage, name: str, number: int, seed: str, root: str) -> dict[s
             if kind.birth and stage.bare != stage.whole and not os.path.exists(bare):
                 bare = f"{root}/{subjects.payload(root)[0]}"  # the other one has another name
             if not kind.meanwhile:
-                found["tools"] = tools.judge(root, mutant.names, environment(subject, root))
+                # An operator gives them the files that are there; what is not there any more was damage at rest.
+                names = subjects.payload(root) if kind.birth else mutant.names
+                found["tools"] = tools.judge(root, names, environment(subject, root))
             if told:
                 found["with"], found["said"] = verify(whole, subject, mutant if kind.meanwhile else None)
                 if kind.meanwhile:
