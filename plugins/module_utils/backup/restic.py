@@ -269,7 +269,7 @@ _CAUSES: tuple[tuple[int | None, re.Pattern[str], type[ResticError], str], ...] 
         None,
         re.compile(r"\A(?!.*subprocess ssh:).*unable to start the sftp session", re.DOTALL),
         ResticError,
-        "the repository {name} cannot be reached: {words}; is the key of its host in known_hosts, and the account right?",
+        "the repository {name} cannot be reached: {words}; is the key of its host in known_hosts?",
     ),
     (
         None,
