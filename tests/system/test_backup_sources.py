@@ -697,6 +697,7 @@ def test_logs_are_archived_while_they_are_written(lab: Lab, host: Program) -> No
     code += "  file.write(b'line\\n' * 5000)\n  time.sleep(0.002)"
     command = ["docker", "exec", lab.container("app1"), "timeout", "20", "python3", "-c", code]
     lab.write("app1", f"{DATA}/line\nbreak.log", "old\n")
+    lab.exec("app1", ["touch", "--date=1 hour ago", f"{DATA}/line\nbreak.log"])
     source(host, engine="archive", paths=[f"{DATA}/*.log", "/var/log/apt"])
     with subprocess.Popen(command) as process:
         time.sleep(0.3)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 import subprocess
 import threading
@@ -33,6 +34,9 @@ CONFIG = f"{PLACE}/backup.json"
 VAULT = "/srv/vault"
 PASSWORD = "correct-horse-battery-31"
 SECRET = "s3-secret-key-of-nobody"
+
+#: Moments at which the program is killed.
+KILLS = int(os.environ.get("KILLS", "1"))
 
 #: What the zipapp runs: the real program, an engine that makes something at once, a clock that can be set.
 MAIN = """
@@ -570,17 +574,11 @@ def test_secrets_are_in_no_list_of_processes(host: Host) -> None:
     assert SECRET not in everything
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("verb", ["copy", "prune", "fetch"])
 def test_killed_at_any_moment_the_next_run_goes_on(host: Host, verb: str) -> None:
-    kill_at_random_moments(host, verb, rounds=3, seed=20260131)
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("verb", ["copy", "prune", "fetch"])
-def test_killed_at_many_moments(host: Host, verb: str) -> None:
-    rounds = 20
-    killed = kill_at_random_moments(host, verb, rounds=rounds, seed=20260201)
-    print(f"{verb}: killed in {killed} of {rounds} runs before it was done; the next run always went on")
+    killed = kill_at_random_moments(host, verb, rounds=KILLS, seed=20260131)
+    print(f"{verb}: killed in {killed} of {KILLS} runs before it was done; the next run always went on")
 
 
 ALLOW = ("--allow", "share", "--allow", "clock")

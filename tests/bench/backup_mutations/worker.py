@@ -128,7 +128,9 @@ def sound(name: str, script: str, root: str) -> dict[str, Any]:
     """Make one healthy variant, and return what was said of it."""
     os.makedirs(f"{root}/tree")
     source = random.Random(name)
-    lines = [_LINES.format(source.randrange(99), source.getrandbits(40), source.randrange(900)) for _ in range(400)]
+    lines = [
+        _LINES.format(source.randrange(99), source.getrandbits(40), source.randrange(900)) for _unused in range(400)
+    ]
     with open(f"{root}/tree/one.log", "w", encoding="utf-8") as out:
         out.writelines(lines)
     with open(f"{root}/tree/two.bin", "wb") as binary:

@@ -28,6 +28,10 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.command import
 ROOT = "/var/lib/worklog-maintenance/scratch"
 
 _LOCK = ".scratch"
+
+#: What a directory is called until it carries its lock, and the seconds that this takes at most.
+_BEGUN, _BEGINNING = ".begun-", 60.0
+
 _SERVERS = ("mariadbd", "mysqld", "redis-server", "mongod", "ferretdb")
 
 
@@ -43,11 +47,13 @@ def directory(root: str, name: str, *, keep: Callable[[], bool] = lambda: False)
     guard(root)
     make_root(root)
     path = os.path.join(root, f"{name}-{os.getpid()}-{time.time_ns() // 10**6}")
+    begun = os.path.join(root, _BEGUN + os.path.basename(path))
     try:
-        os.mkdir(path, 0o711)
-        os.chmod(path, 0o711)
-        descriptor = os.open(os.path.join(path, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.mkdir(begun, 0o711)
+        os.chmod(begun, 0o711)
+        descriptor = os.open(os.path.join(begun, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.rename(begun, path)
     except OSError as error:
         raise RestoreError(f"cannot make {path}: {error.strerror}") from error
     try:
@@ -83,6 +89,9 @@ def clean(root: str) -> list[str]:
             path = os.path.join(root, entry)
             lock = os.path.join(path, _LOCK)
             if os.path.islink(path) or not os.path.isfile(lock):
+                if entry.startswith(_BEGUN) and time.time() - os.lstat(path).st_mtime > _BEGINNING:
+                    with contextlib.suppress(OSError):
+                        os.rmdir(path)
                 continue
             descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
             try:
