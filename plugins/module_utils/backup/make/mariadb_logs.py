@@ -203,15 +203,15 @@ def make(work: Work, access: Access, packing: Packing, probing: Probing, how: st
         session.query("FLUSH BINARY LOGS")
         closed = _listed(session)
         active = closed.pop()[0]
-        todo = plan(closed, work.earlier, server)
-        gtid_start, gtid_end = (_gtid_before(session, name) for name in (todo.files[0][0], active))
+        chosen = plan(closed, work.earlier, server)
+        gtid_start, gtid_end = (_gtid_before(session, name) for name in (chosen.files[0][0], active))
     previous = _newest(work.earlier, "log")
-    if previous is not None and todo.gap is None:
-        todo = _same_gtid(todo, closed, previous, gtid_start)
-    if previous is not None and todo.gap is None and server.local:
-        todo = same_content(todo, closed, previous, os.path.dirname(server.variables.get("log_bin_basename", "")))
+    if previous is not None and chosen.gap is None:
+        chosen = _same_gtid(chosen, closed, previous, gtid_start)
+    if previous is not None and chosen.gap is None and server.local:
+        chosen = same_content(chosen, closed, previous, os.path.dirname(server.variables.get("log_bin_basename", "")))
     binlogs = []
-    for name, size in todo.files:
+    for name, size in chosen.files:
         work.say(f"copies {name}, {size} bytes")
         binlogs.append(_copy(work, access, server, name, size, packing, how, made))
     first, last = binlogs[0], binlogs[-1]
@@ -221,17 +221,17 @@ def make(work: Work, access: Access, packing: Packing, probing: Probing, how: st
     base = _newest(work.earlier, "full", "log") or _newest(work.earlier, "dump")
     if base is None:
         made.warnings.append("there is no full backup or dump that these logs could continue; make one")
-    if todo.gap is not None:
+    if chosen.gap is not None:
         full = _newest(work.earlier, "full", "dump")
         ended = 0.0 if full is None else full.manifest.ended or 0.0
         cure = "make a full backup now" if ended < first.first_time else f"there is a full backup of {utc(ended)}"
         made.alarms.append(
-            f"nothing can be recovered that was written between {todo.gap.begin} and {utc(first.first_time)}: "
-            f"{todo.gap.reason}; {cure}, and the server should keep its logs for longer"
+            f"nothing can be recovered that was written between {chosen.gap.begin} and {utc(first.first_time)}: "
+            f"{chosen.gap.reason}; {cure}, and the server should keep its logs for longer"
         )
         made.more["gap"] = {
-            "after": todo.gap.after, "before": first.file, "from": todo.gap.begin, "to": utc(first.first_time),
-            "reason": todo.gap.reason,
+            "after": chosen.gap.after, "before": first.file, "from": chosen.gap.begin, "to": utc(first.first_time),
+            "reason": chosen.gap.reason,
         }  # fmt: skip
     made.engine = {"name": server.flavour, "version": server.version}
     made.parent = base.id if base else None
@@ -242,7 +242,7 @@ def make(work: Work, access: Access, packing: Packing, probing: Probing, how: st
     made.positions = {key: value for key, value in positions.items() if value}
     made.more["binlogs"] = [entry.as_dict() for entry in binlogs]
     made.more["server"] = about(server)
-    if previous is not None and todo.gap is None:
+    if previous is not None and chosen.gap is None:
         made.more["continues"] = previous.id
     if probe is not None:
         made.more["probe"] = probe
@@ -317,17 +317,19 @@ def _probe(
     return {key: value for key, value in probe.items() if value}
 
 
-def _same_gtid(todo: Plan, closed: list[tuple[str, int]], previous: Kept, gtid: str | None) -> Plan:
+def _same_gtid(chosen: Plan, closed: list[tuple[str, int]], previous: Kept, gtid: str | None) -> Plan:
     """Return the plan, with a gap when its first file does not begin where the last backup ended."""
     positions = previous.manifest.positions
     before = positions.get("gtid_end")
     if before == gtid:
-        return todo
-    reason = f"the server has begun its logs anew: {todo.files[0][0]} begins at GTID {gtid or 'none'}, not at {before}"
+        return chosen
+    reason = (
+        f"the server has begun its logs anew: {chosen.files[0][0]} begins at GTID {gtid or 'none'}, not at {before}"
+    )
     return Plan(closed, Gap(str(positions["last_file"]), str(positions.get("last_time", "")), reason))
 
 
-def same_content(todo: Plan, closed: list[tuple[str, int]], previous: Kept, folder: str) -> Plan:
+def same_content(chosen: Plan, closed: list[tuple[str, int]], previous: Kept, folder: str) -> Plan:
     """Return the plan, with a gap when the file that was copied last holds something else now.
 
     A server that has begun its logs anew may have got as far as the name, the size and the GTID of that file again.
@@ -343,9 +345,9 @@ def same_content(todo: Plan, closed: list[tuple[str, int]], previous: Kept, fold
             for piece in iter(lambda: stream.read(_PIECE), b""):
                 digest.update(piece)
     except OSError:
-        return todo  # it is gone, or not for us to read
+        return chosen  # it is gone, or not for us to read
     if copied is None or (copied.content or copied).sha256 in (None, digest.hexdigest()):
-        return todo
+        return chosen
     reason = f"the server has begun its logs anew: {name} is not the file that was copied"
     return Plan(closed, Gap(name, str(previous.manifest.positions.get("last_time", "")), reason))
 
