@@ -261,13 +261,16 @@ _CAUSES: tuple[tuple[int | None, re.Pattern[str], type[ResticError], str], ...] 
     ),
     (
         None,
-        re.compile(r"Host key verification failed"),
+        re.compile(r"Host key verification failed|REMOTE HOST IDENTIFICATION HAS CHANGED"),
         ResticError,
         "the key of the host of {name} is not known here: {words}; put it into known_hosts after comparing it",
     ),
-    (  # restic may end before it has handed on what ssh says
+    (  # restic may end before it has handed on all or any of what ssh says
         None,
-        re.compile(r"\A(?!.*subprocess ssh:).*unable to start the sftp session", re.DOTALL),
+        re.compile(
+            r"\A(?!.*([Cc]onnection|Permission denied|[Nn]o route to host|Could not resolve|timed out))"
+            r".*unable to start the sftp session"
+        ),
         ResticError,
         "the repository {name} cannot be reached: {words}; is the key of its host in known_hosts?",
     ),

@@ -57,6 +57,8 @@ UNKNOWN = (
     "Fatal: unable to open repository at sftp:vault@ops1:/x: unable to start the sftp session, error: EOF\n"
 )
 
+CHANGED = "subprocess ssh: @    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\n"
+
 
 @pytest.fixture
 def place(tmp_path: Path) -> Location:
@@ -91,7 +93,10 @@ class Says:
         ("cat", 1, REFUSED, ResticError, "cannot be reached: Fatal: unable to open config file: client.Head"),
         ("cat", 1, SSH, ResticError, "cannot be reached: subprocess ssh: ssh: connect to host ops1 port 22"),
         ("cat", 1, UNKNOWN, ResticError, "is not known here"),
+        # restic ended before it had handed on all or any of what ssh said
         ("cat", 1, UNKNOWN.splitlines()[1], ResticError, "is the key of its host in known_hosts"),
+        ("cat", 1, f"subprocess ssh: {'@' * 59}\n{UNKNOWN.splitlines()[1]}", ResticError, "its host in known_hosts"),
+        ("cat", 1, f"{CHANGED}{UNKNOWN.splitlines()[1]}", ResticError, "is not known here"),
         ("cat", 1, "Fatal: wrong password or no key found\n", ResticError, "does not open the repository /srv/repo"),
         ("cat", 12, "", ResticError, "does not open the repository /srv/repo"),
         ("check", 1, PACK, Damaged, "the repository /srv/repo is damaged: Pack ID does not match"),
