@@ -88,9 +88,9 @@ class Ends:
         self._tail = b""
         self.position: Position | None = None
 
-    def __call__(self, block: bytes) -> None:
+    def __call__(self, block: bytes | memoryview) -> None:
         """Take the next piece."""
-        self._tail = (self._tail + block)[-256:] if len(block) < 256 else block[-256:]
+        self._tail = (self._tail + bytes(block[-256:]))[-256:]
         if self._head is None:
             return
         self._head += block

@@ -29,6 +29,15 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.command import
 
 _BLOCK = 1 << 20
 
+#: What is hashed and handed on at once: small enough to stay in the cache of a core meanwhile.
+_PIECE = 1 << 18
+
+#: Bytes of a file after which the kernel is told to begin to write them to the disk.
+_STRETCH = 1 << 25
+
+#: Seconds in which a pipe is let fill; it holds what comes in them at 1 GB/s.
+_PAUSE = 0.001
+
 #: Linux: set the capacity of a pipe; what the kernel gives without it makes the programs wait for each other.
 _F_SETPIPE_SZ = 1031
 
@@ -76,7 +85,7 @@ class Output:
 class _Sink(io.RawIOBase):
     """Writes into a pipe or file, and counts and hashes what goes in."""
 
-    def __init__(self, target: IO[bytes], watch: Callable[[bytes], None] | None) -> None:
+    def __init__(self, target: IO[bytes], watch: Callable[[memoryview], None] | None) -> None:
         self._target = target
         self._watch = watch
         self._digest = hashlib.sha256()
@@ -87,15 +96,27 @@ class _Sink(io.RawIOBase):
 
     def write(self, block: Any) -> int:
         """Write all of it."""
-        if self._watch is not None:
-            self._watch(bytes(block))
-        self._digest.update(block)
         view = memoryview(block)
+        if self._watch is not None:
+            self._watch(view)
+        self._digest.update(view)
         size = len(view)
         self._size += size
         while view:
             view = view[self._target.write(view) :]
         return size
+
+    def take(self, source: IO[bytes]) -> None:
+        """Write all that comes from there.
+
+        It goes through one piece of memory, since a new one each time costs as much as hashing; and what comes in
+        small pieces is given the time to become a larger one, since waking up for each costs more than that.
+        """
+        buffer = memoryview(bytearray(_PIECE))
+        while size := source.readinto(buffer):  # type: ignore[attr-defined]
+            self.write(buffer[:size])
+            if size < _PIECE // 2:
+                time.sleep(_PAUSE)
 
     def close(self) -> None:
         """Let the reader see the end."""
@@ -107,11 +128,28 @@ class _Sink(io.RawIOBase):
         return Entry(self._size, self._digest.hexdigest())
 
 
+class _File(_Sink):
+    """Writes into a file, and has the kernel begin to put it on disk meanwhile, so that little is left at the end."""
+
+    def __init__(self, target: IO[bytes], watch: Callable[[memoryview], None] | None) -> None:
+        super().__init__(target, watch)
+        self._begun = 0
+
+    def write(self, block: Any) -> int:
+        """Write all of it."""
+        size = super().write(block)
+        if self._size - self._begun >= _STRETCH:
+            # What is not on disk yet stays in memory: mm/fadvise.c of Linux starts to write it, and returns.
+            os.posix_fadvise(self._target.fileno(), self._begun, self._size - self._begun, os.POSIX_FADV_DONTNEED)
+            self._begun = self._size
+        return size
+
+
 class _Feeder:
     """Has a function write into a pipe, in a thread of its own."""
 
     def __init__(
-        self, function: Callable[[IO[bytes]], None], pipe: IO[bytes], watch: Callable[[bytes], None] | None
+        self, function: Callable[[_Sink], None], pipe: IO[bytes], watch: Callable[[memoryview], None] | None
     ) -> None:
         self.failures: list[BaseException] = []
         self._function = function
@@ -121,8 +159,7 @@ class _Feeder:
 
     def _work(self) -> None:
         try:
-            with io.BufferedWriter(self._sink, _BLOCK) as stream:
-                self._function(stream)
+            self._function(self._sink)
         except BaseException as error:
             self.failures.append(error)
         finally:
@@ -144,7 +181,7 @@ def run(
     logs: str,
     timeout: float,
     feed: Callable[[IO[bytes]], None] | None = None,
-    watch: Callable[[bytes], None] | None = None,
+    watch: Callable[[memoryview], None] | None = None,
 ) -> Output:
     """Run the programs, keep what the last one writes, and return when it is on disk.
 
@@ -156,7 +193,8 @@ def run(
     :param logs: directory for ``<program>.log``, with what each program says on standard error.
     :param timeout: seconds after which all are killed.
     :param feed: the source instead of a program: writes what the first program reads, or the file when there is none.
-    :param watch: is given every block that comes from the source, before it goes on; what it raises ends the chain.
+    :param watch: is given every block that comes from the source, before it goes on and only until it returns; what it
+        raises ends the chain.
     :raises PipelineError: when any of them fails. The file may be there, with a part of the output.
     :raises Exception: what ``feed`` or ``watch`` raises, likewise.
     """
@@ -168,7 +206,7 @@ def run(
         relayed = feed is None and len(stages) > 1
         if feed is not None:
             source, pipe = _pipe()
-            feeder = _Feeder(feed, pipe, watch)
+            feeder = _Feeder(partial(_buffered, feed), pipe, watch)
             stack.callback(feeder.join)
             stack.callback(source.close)  # comes before the join: whoever still writes is told
         processes = stack.enter_context(_started(stages, paths, source, relayed))
@@ -213,14 +251,18 @@ def run(
     return Output(entry, exits, paths, time.monotonic() - began)
 
 
-def _relay(processes: Sequence[subprocess.Popen[bytes]], watch: Callable[[bytes], None] | None) -> _Feeder:
+def _buffered(feed: Callable[[IO[bytes]], None], sink: _Sink) -> None:
+    """Have a function write that writes little at a time."""
+    with io.BufferedWriter(sink, _BLOCK) as stream:
+        feed(stream)
+
+
+def _relay(processes: Sequence[subprocess.Popen[bytes]], watch: Callable[[memoryview], None] | None) -> _Feeder:
     """Carry what the first program writes to the second one."""
 
-    def carry(source: IO[bytes], stream: IO[bytes]) -> None:
+    def carry(source: IO[bytes], sink: _Sink) -> None:
         with source:  # closed at the end, so that the first program notices when the second one has ended
-            while block := source.read(_BLOCK):
-                stream.write(block)
-                stream.flush()
+            sink.take(source)
 
     source, pipe = processes[0].stdout, processes[1].stdin
     if source is None or pipe is None:
@@ -243,12 +285,11 @@ def _ending(code: int) -> str:
     return f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
 
 
-def _keep(source: IO[bytes], target: str, watch: Callable[[bytes], None] | None) -> Entry:
+def _keep(source: IO[bytes], target: str, watch: Callable[[memoryview], None] | None) -> Entry:
     try:
         with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb", 0) as out:
-            sink = _Sink(out, watch)
-            while block := source.read(_BLOCK):
-                sink.write(block)
+            sink = _File(out, watch)
+            sink.take(source)
             os.fsync(out.fileno())
     except OSError as error:
         raise PipelineError(f"cannot write {target}: {error.strerror}") from error
