@@ -10,19 +10,20 @@ that ninety days pass in seconds.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import random
 import subprocess
 import threading
 import time
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.system.backup_program import archive
+from tests.system.restic_key import quicken
 
 pytestmark = pytest.mark.capability("A7")
 
@@ -61,23 +62,6 @@ sys.exit(cli.main())
 """
 
 
-def zipapp() -> bytes:
-    """The program as one file."""
-    out = io.BytesIO()
-    base = "ansible_collections/worklog/maintenance/plugins/module_utils"
-    with zipfile.ZipFile(out, "w") as archive:
-        archive.writestr("__main__.py", MAIN)
-        packages = {"/".join(base.split("/")[:count]) for count in range(1, 6)}
-        for path in sorted((ROOT / "plugins" / "module_utils").rglob("*.py")):
-            name = f"{base}/{path.relative_to(ROOT / 'plugins' / 'module_utils')}"
-            packages.add(name.rpartition("/")[0])
-            archive.write(path, name)
-        for package in packages:
-            if f"{package}/__init__.py" not in archive.namelist():
-                archive.writestr(f"{package}/__init__.py", "")
-    return out.getvalue()
-
-
 class Host:
     """db1 with the program, and what the tests ask it."""
 
@@ -106,6 +90,14 @@ class Host:
         for secret in (PASSWORD, SECRET):
             assert secret not in done.stdout + done.stderr
         return done
+
+    def init(self, source: str, tier: str) -> None:
+        """Make a new repository, and its key one that does not take half a second at each call."""
+        self.run("init", source, tier)
+        repository = self.config["sources"][source]["tiers"][tier]["repository"]
+        account, _host, path = repository.removeprefix("sftp:").rpartition("@ops1:")
+        node, place = ("ops1", f"{VAULT}/{account}{path}") if account else ("db1", path)
+        quicken(self.lab, node, place, PASSWORD)
 
     def make(self, source: str, days: list[float], kind: str = "full") -> None:
         for day in days:
@@ -148,7 +140,7 @@ def host(lab: Any) -> Iterator[Host]:
     node = Host(lab)
     lab.exec("db1", ["rm", "-rf", PLACE])
     lab.exec("db1", ["mkdir", "-m", "0700", PLACE])
-    node.put(PROGRAM, zipapp())
+    node.put(PROGRAM, archive(MAIN))
     node.put(f"{PLACE}/password", PASSWORD + "\n")
     node.put(f"{PLACE}/environment", f"# of the backend\nAWS_SECRET_ACCESS_KEY={SECRET}\n")
     lab.exec("db1", ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"{PLACE}/key"])
@@ -182,8 +174,8 @@ def host(lab: Any) -> Iterator[Host]:
 def test_a_backup_lives_here_then_there_and_comes_back(host: Host) -> None:
     """A local copy goes after a proven one is elsewhere, a remote one after ninety days, an off-site one never."""
     host.write_config("life", remote=sftp("vault", "repository/life"), offsite=local("offsite-life"))
-    host.run("init", "life", "remote")
-    host.run("init", "life", "offsite")
+    host.init("life", "remote")
+    host.init("life", "offsite")
     host.make("life", [-12, -11, -10])
     host.make("life", [-9], "incremental")
     host.make("life", [-3, -1])
@@ -245,7 +237,7 @@ class Remote:
     ) -> None:
         self.host, self.name, self.tier = host, name, tier
         host.write_config(name, remote=tier, **more)
-        host.run("init", name, "remote")
+        host.init(name, "remote")
         host.make(name, list(days))
 
     def restic(self, *argv: str, check: bool = True) -> str:
@@ -362,7 +354,7 @@ def test_a_repository_that_is_gone_is_not_made_anew(host: Host, remote: Remote, 
     done = remote.copy(code=1)
     assert f"there is no repository at {PLACE}/trouble" in done
     assert host.lab.exec("db1", ["test", "-e", f"{PLACE}/trouble"], check=False).returncode == 1
-    host.run("init", "trouble", "remote")
+    host.init("trouble", "remote")
     state = host.state("trouble")
     assert "is not the one whose copies were proven" in host.run("prune", "trouble", "remote", code=1).stderr
     done = remote.copy()
@@ -411,7 +403,7 @@ def test_a_tree_of_uploads_is_proven_file_by_file(host: Host) -> None:
         "engine": "files", "paths": [place], "tiers": {"remote": local("remote-uploads", read_share=0)}
     }  # fmt: skip
     host.put(CONFIG, json.dumps(host.config))
-    host.run("init", "uploads", "remote")
+    host.init("uploads", "remote")
     host.make("uploads", [-9, -8, -1], "snapshot")
     assert "3 copied, 3 proven" in host.run("copy", "uploads").stdout
     first = host.rows("uploads")[0]
@@ -517,7 +509,7 @@ def test_an_off_site_account_that_cannot_delete(host: Host) -> None:
     """The other host takes what has arrived from the account; docs/backup.md tells the two lines that do it."""
     tier = sftp("offsite", "repository")
     host.write_config("kept", offsite=tier)
-    host.run("init", "kept", "offsite")
+    host.init("kept", "offsite")
     host.make("kept", [-2, -1])
     host.run("copy", "kept")
     place = f"{VAULT}/offsite/repository"
