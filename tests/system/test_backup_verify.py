@@ -25,6 +25,8 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.content import Limits
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.verdict import Backup, Result
 
+from tests.system.restic_key import quicken
+
 pytestmark = pytest.mark.capability("A8")
 
 PLACE = "/var/tmp/backup-verify"
@@ -297,6 +299,7 @@ def make_vault(lab: Any, node: str, place: str, size: int = 300) -> None:
     env = ["env", f"RESTIC_REPOSITORY={place}/restic", f"RESTIC_PASSWORD_FILE={place}/secret"]
     env += [f"BORG_PASSPHRASE={SECRET}", f"BORG_BASE_DIR={place}/base"]
     lab.exec(node, [*env, "restic", "init"])
+    quicken(lab, node, f"{place}/restic", SECRET)
     lab.exec(node, [*env, "borg", "init", "--encryption=repokey", f"{place}/borg"])
     for day in ("1", "2"):
         for number in range(8):

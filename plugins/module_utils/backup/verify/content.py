@@ -289,7 +289,7 @@ class Content:
             yield from layer.end()
 
         child = self._new_child()
-        ready = ahead(pieces(), 6)
+        ready = ahead(pieces(), 3)
         for piece in ready if self._source is None else ahead(self._source.passing(ready), 2):
             child.feed(piece)
         child.close(layer.complete)

@@ -20,7 +20,7 @@ import time
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.walker import Problem, Walker
 
 #: How much of the values is looked at in one go: small enough for the processor's cache.
-_SLICE = 1 << 18
+_SLICE = 1 << 17
 #: How much of a statement's beginning is kept to tell what it is.
 _HEAD = 1 << 14
 #: How long the list of columns before VALUES may get.

@@ -42,6 +42,9 @@ _BLOCKS = 8
 #: Linux: set the size of a pipe (fcntl(2); Python knows the name since 3.10).
 _F_SETPIPE_SZ = 1031
 
+#: Bytes read from the program at a time: memory for more is given back to the system each time, and asked for again.
+_READ = 1 << 18
+
 #: Seconds without any progress after which the zstd program is given up.
 _STALL = 300.0
 
@@ -173,7 +176,7 @@ class _ProgramBackend(Backend):
                     raise Unavailable(f"{self._program} made no progress for {_STALL:g} s")
                 for key, _mask in events:
                     if key.fileobj is sink:
-                        piece = os.read(sink.fileno(), PIECE)
+                        piece = os.read(sink.fileno(), _READ)
                         if piece:
                             yield piece
                         elif close:
