@@ -34,12 +34,14 @@ class ActionModule(ActionBase):
         _unused, arguments = self.validate_argument_spec(
             argument_spec={
                 "role": {"type": "str"},
+                "playbook": {"type": "str"},
                 "target": {"type": "str"},
                 "options": {"type": "dict", "default": {}},
             }
         )
         specification = {**(_role_options(arguments["role"]) if arguments["role"] else {}), **arguments["options"]}
-        prefix = f"{arguments['role']}_" if arguments["role"] else None
+        owner = arguments["role"] or arguments["playbook"]
+        prefix = f"{owner}_" if owner else None
         problems: list[str] = []
         hosts: dict[str, Mapping[str, Any]] = {variables["inventory_hostname"]: variables}
         if arguments["target"] is not None:

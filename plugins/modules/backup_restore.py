@@ -289,6 +289,8 @@ def main() -> None:
             options={key: given[key] for key in ("user", "memory", "identity", "server", "directory")},
             timeout=units.duration(given["timeout"]),
         )
+        if given["target"] == "in_place" and given["state"] != "planned":
+            inplace.confirmed(given["confirm"], request.source)
         if module.check_mode or given["state"] == "planned":
             _plan(request, values)
         elif given["target"] == "in_place":
@@ -319,7 +321,6 @@ def _scratch(request: job.Request, given: dict[str, Any], values: dict[str, Any]
 
 
 def _in_place(request: job.Request, given: dict[str, Any], values: dict[str, Any]) -> None:
-    inplace.confirmed(given["confirm"], request.source)
     production = inplace.Production(given["directory"], given["service"], tuple(given["applications"]), given["client"])
     with inplace.held(request.source) as journal:
         restore = inplace.InPlace(request, production, journal, command.run, values["found"].append)

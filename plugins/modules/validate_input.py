@@ -20,6 +20,11 @@ options:
       - Variables that begin with this name and an underscore belong to it. Those that end in C(_result) are its output
         and are not looked at.
     type: str
+  playbook:
+    description:
+      - Name of the playbook, when its variables are not those of a role.
+      - Variables that begin with this name and an underscore belong to it, and must be among the O(options).
+    type: str
   target:
     description:
       - Host pattern. The variables of all hosts that it matches are validated, and it must match at least one.

@@ -12,6 +12,7 @@ import random
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +34,12 @@ SOURCES: dict[str, Any] = {
     "logs": {"engine": "archive", "paths": ["/var/log/test-restore/*.log"]},
 }
 PLAYBOOK = "worklog.maintenance.restore"
+#: A host that refuses connections, and one that is called otherwise here than it calls itself.
+GONE = "gone ansible_connection=ssh ansible_host=127.0.0.1 ansible_port=9\n"
+ALIAS = (
+    "database-of-the-inventory ansible_connection=community.docker.docker ansible_host={container} ansible_user=root "
+    "ansible_python_interpreter=/usr/bin/python3\n"
+)
 IN_PLACE = {
     "target": "db1",
     "restore_root": f"{PLACE}/backups",
@@ -172,10 +179,23 @@ def in_place(lab: Lab, *argv: str, **variables: Any) -> subprocess.CompletedProc
 
 
 def test_in_place_must_be_confirmed_by_name(noted: Noted) -> None:
-    for wrong in ("", "true", "written@app1", "other@db1"):
+    for wrong in ("", "true", "written@", "other@db1"):
         done = in_place(noted.lab, restore_confirm=wrong)
         assert done.returncode == 2 and "restore_confirm=written@db1" in done.stdout
         assert "Restore into scratch, or make" not in done.stdout
+    done = in_place(noted.lab, restore_confirm="written@app1")
+    assert done.returncode == 2 and "confirm it with written@db1, not 'written@app1'" in done.stdout
+
+
+def test_in_place_the_confirmation_is_of_the_host_whatever_the_inventory_calls_it(noted: Noted, tmp_path: Path) -> None:
+    (tmp_path / "alias").write_text(ALIAS.format(container=noted.lab.container("db1")), encoding="utf-8")
+    argv = ("-i", str(tmp_path / "alias"), "--check")
+    done = in_place(noted.lab, *argv, target="database-of-the-inventory", restore_state="planned")
+    assert done.returncode == 0, done.stdout
+    wrong = in_place(
+        noted.lab, *argv, target="database-of-the-inventory", restore_confirm="written@database-of-the-inventory"
+    )
+    assert wrong.returncode == 2 and "confirm it with written@db1" in wrong.stdout
 
 
 @pytest.mark.capability("A10")
@@ -219,6 +239,33 @@ def test_in_place_nothing_is_exchanged_while_an_application_goes_on(noted: Noted
     assert (record["what"], record["result"]) == ("restore", "failed")
     assert all(f"{name}: " in record["details"]["message"] for name in ("app1", "app2"))
     assert "no-such" in record["details"]["message"]
+
+
+@pytest.mark.capability("A10")
+def test_in_place_nothing_is_exchanged_when_a_host_of_the_application_cannot_be_reached(
+    noted: Noted, tmp_path: Path
+) -> None:
+    """One of two, and the only one; what was stopped on the other one runs again."""
+    lab = noted.lab
+    (tmp_path / "gone").write_text(GONE, encoding="utf-8")
+    service = {"service_restart_name": "worklog-api", "service_restart_ready": ["http://127.0.0.1:8080/health"]}
+    for hosts in ("app1,gone", "gone"):
+        before = sql(lab, "SELECT * FROM noted.later")
+        done = in_place(
+            lab,
+            "-i",
+            str(tmp_path / "gone"),
+            restore_before_event="DROP TABLE .*rows_",
+            restore_application_hosts=hosts,
+            **service,
+        )
+        assert done.returncode != 0, done.stdout
+        assert "TASK [Exchange the data" not in done.stdout
+        assert sql(lab, "SELECT * FROM noted.later") == before
+        record = records(lab)[-1]
+        assert (record["what"], record["result"]) == ("restore", "failed")
+        assert "gone: it cannot be reached, so its application was not stopped" in record["details"]["message"]
+        lab.wait_for("app1", 8080, "/health")
 
 
 @pytest.mark.capability("A10")
@@ -286,6 +333,34 @@ def test_secrets_come_back_file_by_file_and_go_back_again(noted: Noted, restore:
     lab.exec("db1", [*words, "--put-back"])
     assert lab.read("db1", "/etc/test-restore/.env") == "PORT=broken\n"
     assert lab.exec("db1", ["test", "-e", "/etc/test-restore/tls/key.pem"], check=False).returncode == 1
+
+
+def test_with_a_wrong_key_nothing_of_what_is_encrypted_comes_back(noted: Noted, restore: Restore) -> None:
+    lab, folder = noted.lab, "/srv/test-sealed"
+    restore.path("db1", folder)
+    lab.exec("db1", ["mkdir", "-m", "700", folder])
+    lab.write("db1", f"{folder}/.env", "PORT=3002\n")
+    for name in ("right", "wrong"):
+        lab.exec("db1", ["age-keygen", "-o", f"{PLACE}/{name}"])
+    key = lab.exec("db1", ["age-keygen", "-y", f"{PLACE}/right"]).stdout.strip()
+    sealed = {"engine": "secrets", "paths": [folder], "recipients": [key]}
+    noted.program.configure({**SOURCES, "sealed": sealed})
+    noted.program.run("sealed", "snapshot")
+    lab.write("db1", f"{folder}/.env", "PORT=now\n")
+    words = noted.program.argv("restore", "sealed", "--in-place", folder, "--confirm", "sealed@db1")
+    for given, sentence in (
+        ([], "is encrypted: name the file with the age identity"),
+        (["--identity", f"{PLACE}/none"], f"{PLACE}/none"),
+        (["--identity", f"{PLACE}/wrong"], "no identity matched any of the recipients"),
+    ):
+        done = lab.exec("db1", [*words, "--unverified", "--scratch", f"{PLACE}/scratch", *given], check=False)
+        assert done.returncode == 1 and sentence in done.stderr, done
+        assert "AGE-SECRET-KEY" not in done.stdout + done.stderr
+        assert lab.read("db1", f"{folder}/.env") == "PORT=now\n"
+        left = lab.exec("db1", ["find", folder, f"{PLACE}/scratch", "-name", "*env*"], check=False).stdout
+        assert left == f"{folder}/.env\n"
+    lab.exec("db1", [*words, "--unverified", "--scratch", f"{PLACE}/scratch", "--identity", f"{PLACE}/right"])
+    assert lab.read("db1", f"{folder}/.env") == "PORT=3002\n"
 
 
 def test_files_come_back_as_they_were(noted: Noted, restore: Restore) -> None:
