@@ -90,7 +90,9 @@ options:
     elements: str
     default: []
   confirm:
-    description: Names what is replaced and where, as V(source@host). Needed with O(target=in_place).
+    description:
+      - Names what is replaced and where, as V(source@host). Needed with O(target=in_place), also in check mode.
+      - The host is what C(hostname) says there, whatever the inventory calls it.
     type: str
     default: ''
   client:
