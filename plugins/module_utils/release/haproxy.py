@@ -1,0 +1,195 @@
+# Copyright: (c) 2026, Worklog Maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Counters of HAProxy, by its runtime socket: what each server or backend answered since the last question.
+
+The counters begin at 0 in the new process after a reload or restart; that is recognised, and only what the old process
+counted after the last question is lost. HAProxy knows latencies only as averages of the last 1,024 requests.
+"""
+
+from __future__ import annotations
+
+import csv
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ansible_collections.worklog.maintenance.plugins.module_utils.release.counts import (
+    SIDES,
+    Counts,
+    Observation,
+    Source,
+    SourceError,
+    listing,
+)
+
+#: Seconds for one answer of the socket.
+PATIENCE = 5.0
+#: Bytes that an answer may have: some 100,000 servers.
+_MAX_ANSWER = 64 * 1024 * 1024
+#: What a server fails at without a status of its own: connections, answers that do not come or are none, requests that
+#: were sent to another server instead. A backend's own statuses hold these already.
+_FAILURES = ("econ", "eresp", "wredis")
+#: Answers that were cut short: their status is counted, and was good.
+_CUT = "srv_abrt"
+_STATUSES = tuple(f"hrsp_{kind}" for kind in ("2xx", "3xx", "4xx", "5xx", "other"))
+
+#: Asks a socket: its address and the command.
+Asker = Callable[[str, str], str]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What one HAProxy process has counted.
+
+    :param process: its process number, which a reload changes.
+    :param rows: the fields of each server and backend, by ``backend/server`` and ``backend``.
+    """
+
+    process: str
+    rows: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+def parse(text: str) -> Snapshot:
+    """Return what ``show info; show stat`` says.
+
+    :raises ValueError: when it is something else.
+    """
+    information, mark, table = text.partition("# pxname,")
+    process = next((line[4:].strip() for line in information.splitlines() if line.startswith("Pid:")), "")
+    if not mark or not process:
+        words = " ".join(text.split())[:200]
+        raise ValueError(f"no statistics of HAProxy, but '{words}'")
+    rows = {}
+    for row in csv.DictReader(("pxname," + table).splitlines()):
+        name, server = row.get("pxname") or "", row.get("svname") or ""
+        if server != "FRONTEND":
+            rows[name if server == "BACKEND" else f"{name}/{server}"] = row
+    return Snapshot(process, rows)
+
+
+def ask(address: str, command: str) -> str:
+    """Return the answer of a runtime socket.
+
+    :param address: path of a Unix socket, or ``host:port``.
+    :raises SourceError: when none comes.
+    """
+    try:
+        if address.startswith("/"):
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            connection.settimeout(PATIENCE)
+        else:
+            host, dummy, port = address.rpartition(":")
+            connection = socket.create_connection((host.strip("[]"), int(port)), PATIENCE)
+        with connection:
+            if address.startswith("/"):
+                connection.connect(address)
+            connection.sendall(command.encode() + b"\n")
+            parts, size = [], 0
+            while size < _MAX_ANSWER:
+                part = connection.recv(1 << 16)
+                if not part:
+                    return b"".join(parts).decode("utf-8", "replace")
+                parts.append(part)
+                size += len(part)
+    except PermissionError as error:
+        raise SourceError(
+            f"this account may not open HAProxy's socket {address}; set become: true, or give it the group of the socket"
+        ) from error
+    except FileNotFoundError as error:
+        raise SourceError(
+            f"there is no socket {address}; HAProxy needs a line 'stats socket {address}' in its section global"
+        ) from error
+    except socket.timeout as error:  # TimeoutError only since Python 3.10
+        raise SourceError(f"HAProxy's socket {address} did not answer within {PATIENCE:g} s") from error
+    except OSError as error:
+        raise SourceError(f"HAProxy's socket {address} does not answer: {error.strerror or error}") from error
+    raise SourceError(f"the answer of {address} is longer than {_MAX_ANSWER} bytes, which is no list of servers")
+
+
+class HaproxySource(Source):
+    """Counters of one or more HAProxy processes.
+
+    :param sockets: address of each process's runtime socket.
+    :param sides: the servers (``backend/server``) or backends of each side; every process must have them.
+    :param classes: classes of statuses that are errors, such as ``5xx``.
+    :param asker: asks a socket.
+    """
+
+    metrics = frozenset({"errors", "latency"})
+
+    def __init__(
+        self, sockets: Sequence[str], sides: Mapping[str, Sequence[str]], classes: Sequence[str], asker: Asker = ask
+    ) -> None:
+        self.title = f"HAProxy {listing(sockets)}"
+        self.has_baseline = bool(sides.get(SIDES[1]))
+        self.resets = 0
+        self._sockets, self._sides, self._ask = tuple(sockets), sides, asker
+        self._errors = tuple(f"hrsp_{name}" for name in classes)
+        self._last: dict[str, Snapshot] = {}
+
+    def begin(self) -> None:
+        """Read every socket once."""
+        self._last = {address: self._read(address) for address in self._sockets}
+
+    def poll(self) -> Observation:
+        """Return the differences to the last answers, of all sockets together."""
+        now = {address: self._read(address) for address in self._sockets}
+        seen = Observation()
+        for address, snapshot in now.items():
+            before = self._last[address]
+            if snapshot.process != before.process:
+                self.resets += 1
+                before = Snapshot(snapshot.process)
+            for side in SIDES:
+                for name in self._sides.get(side, ()):
+                    counts, again = self.difference(name, before.rows.get(name, {}), snapshot.rows[name])
+                    self.resets += again
+                    seen.side(side).add(counts)
+        self._last = now
+        return seen
+
+    def notes(self) -> dict[str, int]:
+        return {"resets": self.resets}
+
+    def difference(self, name: str, before: Mapping[str, str], after: Mapping[str, str]) -> tuple[Counts, bool]:
+        """Return what a server or backend did between two answers, and whether its counters began anew."""
+        fields = (*_STATUSES, *_FAILURES, _CUT)
+        old, new = ({field: _number(row, field) for field in fields} for row in (before, after))
+        again = any(new[field] < old[field] for field in fields)
+        grown = {field: new[field] - (0 if again else old[field]) for field in fields}
+        requests = sum(grown[field] for field in _STATUSES)
+        errors = sum(grown[field] for field in self._errors) + grown[_CUT]
+        levels = {}
+        if "/" in name:
+            failures = sum(grown[field] for field in _FAILURES)
+            requests, errors = requests + failures, errors + failures
+        if after.get("rtime"):
+            levels["latency"] = _number(after, "rtime") / 1000
+        status = after.get("status") or ""
+        down = f"HAProxy says that {name} is {status} ({_why(after)})" if status.startswith("DOWN") else ""
+        return Counts(requests, min(errors, requests), levels=levels, down=down), again
+
+    def _read(self, address: str) -> Snapshot:
+        try:
+            snapshot = parse(self._ask(address, "show info; show stat"))
+        except ValueError as error:
+            raise SourceError(f"{address} gave {error}") from error
+        for side in SIDES:
+            for name in self._sides.get(side, ()):
+                if name not in snapshot.rows:
+                    raise SourceError(
+                        f"HAProxy behind {address} has no '{name}' for the {side}; it has {listing(sorted(snapshot.rows))}"
+                    )
+        return snapshot
+
+
+def _number(row: Mapping[str, str], field: str) -> int:
+    value = row.get(field) or "0"
+    return int(value) if value.isdigit() else 0
+
+
+def _why(row: Mapping[str, str]) -> str:
+    words = [row.get("check_status") or "", row.get("check_code") or "", row.get("last_chk") or ""]
+    return " ".join(word for word in words if word) or "no check"
