@@ -97,8 +97,8 @@ options:
       type:
         description:
           - V(haproxy) reads the counters of servers or backends through the runtime socket. Errors are answers with a
-            status of O(sources[].errors), connections that failed, answers that did not come or were cut short, and
-            requests that had to be sent to another server. When HAProxy calls one of the candidate's servers C(DOWN), the
+            status of O(sources[].errors), answers that did not come or were cut short, and attempts to connect that failed,
+            also where HAProxy tried again or took another server. Of a whole backend only what clients saw counts. When HAProxy calls one of the candidate's servers C(DOWN), the
             decision is V(abort).
           - V(access_log) follows access logs on this host from now on, also when they are rotated. A server that nginx gave
             up for another one has failed.
@@ -230,7 +230,7 @@ options:
       min_samples:
         description:
           - Fewest samples of a pass, and with V(threshold) and V(mann_whitney) of any decision.
-          - By default 100, for V(mann_whitney) 20, and 3 looks for levels of a source without requests.
+          - By default 100, for V(mann_whitney) 20, and 3 looks for values.
           - A pass needs more when the test itself does.
         type: int
       limit:
@@ -455,13 +455,13 @@ metrics:
       baseline_rate:
       baseline_value:
       llr: 6.78117
-      llr_abort: 3.89429
+      llr_abort: 3.89421
       llr_promote: -2.99573
       p_value:
       p_limit:
       effect:
       limit: 0.01
-      samples_needed: 1096
+      samples_needed: 1098
 sources:
   description:
     - Each source with its looks, those of them that failed, and what is to be known of the reading. These are C(resets) of

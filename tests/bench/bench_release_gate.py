@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 import statistics
@@ -45,7 +46,7 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.release.sequen
 PER_SECOND = 10
 GOOD, BAD, ALPHA, BETA = 0.001, 0.01, 0.01, 0.05
 DURATIONS = (60, 120, 500)
-RATES = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.2)
+RATES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.2)
 LOG_FORMAT = '$remote_addr [$time_local] "$request" $status $upstream_addr $upstream_status $upstream_response_time'
 
 
@@ -148,7 +149,8 @@ def error_rates(runs: int) -> None:
             f"false alarms {used:.2%}"
         )
     for name, (make, times) in ERROR_TESTS.items():
-        for seconds in DURATIONS:
+        new = make()
+        for seconds in DURATIONS if name.endswith("(default)") else DURATIONS[::2]:
             print(f"\n{name}; {seconds} s")
             print("  true rate      abort    hold  promote   median time to abort")
             for rate in RATES:
@@ -159,7 +161,7 @@ def error_rates(runs: int) -> None:
                 def second(mine: Traffic = mine, others: Traffic = others, times: int = times) -> Observation:
                     return Observation(mine.take(PER_SECOND), others.take(PER_SECOND * times))
 
-                ends = [watch(make(), seconds, second) for dummy in range(runs)]
+                ends = [watch(copy.deepcopy(new), seconds, second) for dummy in range(runs)]
                 print(f"  {rate:9.1%} {shares(ends)}")
 
 
@@ -172,7 +174,7 @@ def shares(ends: list[tuple[str, int]]) -> str:
 
 def latencies(runs: int) -> None:
     print(f"\nlatency: mann_whitney with the defaults, {runs} runs, log-normal, median 40 ms, sigma 0.5")
-    for seconds, base in ((60, 10), (120, 10), (120, 190)):
+    for seconds, base in ((60, 10), (120, 10), (60, 90)):
         print(f"candidate {PER_SECOND} and baseline {base} requests a second, {seconds} s")
         print("  times as slow  abort    hold  promote   median time to abort")
         for factor in (1.0, 1.1, 1.2, 1.5, 2.0, 4.0):
@@ -240,7 +242,7 @@ def large_log() -> None:
 
 
 def main() -> int:
-    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 500
     error_rates(runs)
     latencies(max(20, runs // 5))
     large_log()

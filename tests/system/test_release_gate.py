@@ -35,7 +35,7 @@ ERRORS = {"metric": "errors"}
 
 
 def gate(lab: Lab, node: str, *options: str, **arguments: Any) -> dict[str, Any]:
-    """Call the module through Ansible; `failed` is in the result, `took` is how long the gate watched."""
+    """Call the module through Ansible; `failed` is in the result."""
     command = [str(Path(sys.executable).parent / "ansible"), "-i", str(ROOT / "inventories" / "lab"), node]
     command += ["-m", "worklog.maintenance.release_gate", "-a", json.dumps(arguments), *options]
     environment = {
@@ -123,13 +123,13 @@ def test_a_candidate_with_20_percent_errors_is_aborted_within_seconds(lab: Lab, 
 @pytest.mark.parametrize("options", [(), ("--check",)], ids=["run", "check mode"])
 def test_a_healthy_candidate_is_promoted_and_the_requests_are_counted_right(lab: Lab, options: tuple[str]) -> None:
     metrics = [ERRORS, {"metric": "errors", "name": "against the baseline", "against": "baseline"}]
-    with lab.strict_client("http://lb2/whoami", host=HOST, rate=160) as client:
-        result = gate(lab, "lb2", *options, duration=6, sources=[HAPROXY], metrics=metrics)
+    with lab.strict_client("http://lb2/whoami", host=HOST, rate=200) as client:
+        result = gate(lab, "lb2", *options, duration=5, sources=[HAPROXY], metrics=metrics)
     assert result["decision"] == "promote" and not result["failed"], result["msg"]
     fixed, relative = result["metrics"]
     assert fixed["candidate_errors"] == relative["baseline_errors"] == 0
-    # 80 a second, half of what the client sends; it may lag on a busy machine
-    assert fixed["samples_needed"] <= fixed["candidate_samples"] <= 80 * 6 * 1.1
+    # 100 a second, half of what the client sends; it may lag on a busy machine
+    assert fixed["samples_needed"] <= fixed["candidate_samples"] <= 100 * 5 * 1.1
     assert abs(fixed["candidate_samples"] - relative["baseline_samples"]) <= 5
     assert client.result["failed"] == 0 and client.result["requests"] > 2 * fixed["candidate_samples"]
 
@@ -150,16 +150,16 @@ def test_too_little_traffic_is_hold_with_the_number_that_is_needed(lab: Lab) -> 
 
 
 def test_haproxy_is_reloaded_in_the_middle(lab: Lab) -> None:
-    with lab.strict_client("http://lb2/whoami", host=HOST, rate=160), watching(
-        lab, "lb2", duration=8, sources=[HAPROXY], metrics=[ERRORS]
+    with lab.strict_client("http://lb2/whoami", host=HOST, rate=200), watching(
+        lab, "lb2", duration=6, sources=[HAPROXY], metrics=[ERRORS]
     ) as result:
-        time.sleep(4)
+        time.sleep(3.5)
         lab.exec("lb2", ["systemctl", "reload", "haproxy"])
     assert result["decision"] == "promote", result["msg"]
     (source,), (metric,) = result["sources"], result["metrics"]
     assert source["resets"] == 1
     # at most a second of them is lost
-    assert metric["candidate_samples"] >= 80 * 6 * 0.9 and metric["candidate_errors"] == 0
+    assert metric["candidate_samples"] >= 100 * 5 * 0.9 and metric["candidate_errors"] == 0
 
 
 def test_a_candidate_that_haproxy_calls_down_is_aborted(lab: Lab, restore: Restore) -> None:
@@ -190,7 +190,7 @@ def test_a_slow_candidate_is_aborted_by_ranks(lab: Lab, restore: Restore, addres
 def test_errors_are_found_in_the_log_also_when_it_is_rotated(
     lab: Lab, restore: Restore, addresses: dict[str, Any]
 ) -> None:
-    with watching(lab, "lb1", duration=9, sources=[addresses], metrics=[ERRORS, {"metric": "latency"}]) as result:
+    with watching(lab, "lb1", duration=8, sources=[addresses], metrics=[ERRORS, {"metric": "latency"}]) as result:
         until(lambda: log_is_followed(lab), "the gate does not follow the log")
         with lab.strict_client("http://lb1/whoami", host=HOST, rate=160) as client:
             time.sleep(1)
@@ -218,7 +218,7 @@ def test_a_log_that_is_truncated_and_written_to_by_attackers_is_read_on(lab: Lab
         "Authorization: Basic YSBbYl0gIiA1MDAgOng=\\r\\nUser-Agent: ' + agent + b'\\r\\n\\r\\n')\n"
         "    while s.recv(9999): pass\n"
     )
-    with watching(lab, "lb1", duration=7, sources=[addresses], metrics=[ERRORS], fail_on=[]) as result:
+    with watching(lab, "lb1", duration=6, sources=[addresses], metrics=[ERRORS], fail_on=[]) as result:
         until(lambda: log_is_followed(lab), "the gate does not follow the log")
         with lab.strict_client("http://lb1/whoami", host=HOST, rate=50) as client:
             time.sleep(0.5)
@@ -263,8 +263,6 @@ def test_probes_of_its_own_find_errors_without_any_traffic(lab: Lab, restore: Re
         ({"sources": [{**HAPROXY, "candidate": ["worklog_api/app3"]}], "metrics": [ERRORS]}, (), "has no 'worklog_api/app3'"),
         ({"sources": [{**HAPROXY, "sockets": ["/run/none"]}], "metrics": [ERRORS]}, (), "there is no socket /run/none"),
         ({"sources": [HAPROXY], "metrics": [{**ERRORS, "p0": "2%"}]}, (), "p1 above p0"),
-        ({"targets": ["http://app2:8080"]}, (), "targets and requests belong together"),
-        ({}, (), "there is nothing to judge by"),
         (
             {"sources": [{"type": "prometheus", "url": "http://127.0.0.1:9", "candidate_queries": {"value": "up"}}],
              "metrics": [{"metric": "value", "limit": "1"}]}, (), "does not answer: connection refused",

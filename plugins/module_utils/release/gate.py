@@ -148,15 +148,14 @@ class Gate:
                 answers.append((HOLD, blind, Finding("release.source", name, "warning", blind, advice="see that it can be read")))
         for metric, verdict in zip(self._metrics, verdicts):
             reason = f"{metric.name}: {verdict.reason}"
-            figures = verdict.figures
-            observed = figures.candidate_rate if metric.kind == "errors" else figures.candidate_value
+            figures = verdict.figures.rounded()
             finding = Finding(
                 f"release.{metric.kind}",
                 metric.name,
                 _SEVERITY[verdict.decision],
                 reason,
-                observed=observed,
-                limit=None if metric.test == "mann_whitney" else figures.limit,
+                observed=figures["candidate_rate" if metric.kind == "errors" else "candidate_value"],
+                limit=None if metric.test == "mann_whitney" else figures["limit"],
                 unit={"errors": "ratio", "latency": "seconds"}.get(metric.kind),
                 advice=_ADVICE[verdict.decision],
             )
@@ -169,7 +168,7 @@ class Gate:
                     "test": metric.test,
                     "decision": verdict.decision,
                     "reason": verdict.reason,
-                    **figures.rounded(),
+                    **figures,
                 }
             )
         outcome.findings += [finding for _unused, _unused_too, finding in answers]

@@ -28,11 +28,12 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.release.counts
 PATIENCE = 5.0
 #: Bytes that an answer may have: some 100,000 servers.
 _MAX_ANSWER = 64 * 1024 * 1024
-#: What a server fails at without a status of its own: connections, answers that do not come or are none, requests that
-#: were sent to another server instead. A backend's own statuses hold these already.
-_FAILURES = ("econ", "eresp", "wredis")
-#: Answers that were cut short: their status is counted, and was good.
-_CUT = "srv_abrt"
+#: Attempts at a server that end without a status of it: connections that failed, were tried again, or went to another
+#: server. A backend's own statuses hold what became of them.
+_ATTEMPTS = ("econ", "wretr", "wredis")
+#: Answers that did not come, were none, or were cut short; and those of them that were cut short, of which the status, a
+#: good one, was counted.
+_BROKEN, _CUT = "eresp", "srv_abrt"
 _STATUSES = tuple(f"hrsp_{kind}" for kind in ("2xx", "3xx", "4xx", "5xx", "other"))
 
 #: Asks a socket: its address and the command.
@@ -155,16 +156,19 @@ class HaproxySource(Source):
 
     def difference(self, name: str, before: Mapping[str, str], after: Mapping[str, str]) -> tuple[Counts, bool]:
         """Return what a server or backend did between two answers, and whether its counters began anew."""
-        fields = (*_STATUSES, *_FAILURES, _CUT)
+        fields = (*_STATUSES, *_ATTEMPTS, _BROKEN, _CUT)
         old, new = ({field: _number(row, field) for field in fields} for row in (before, after))
         again = any(new[field] < old[field] for field in fields)
         grown = {field: new[field] - (0 if again else old[field]) for field in fields}
         requests = sum(grown[field] for field in _STATUSES)
-        errors = sum(grown[field] for field in self._errors) + grown[_CUT]
+        errors = sum(grown[field] for field in self._errors)
         levels = {}
         if "/" in name:
-            failures = sum(grown[field] for field in _FAILURES)
-            requests, errors = requests + failures, errors + failures
+            attempts = sum(grown[field] for field in _ATTEMPTS)
+            requests += attempts + max(0, grown[_BROKEN] - grown[_CUT])
+            errors += attempts + max(grown[_BROKEN], grown[_CUT])
+        else:
+            errors += grown[_CUT]
         if after.get("rtime"):
             levels["latency"] = _number(after, "rtime") / 1000
         status = after.get("status") or ""

@@ -171,7 +171,7 @@ def _metric(name: str, item: Mapping[str, Any], at: str, source: Source, test: s
     least = item["min_samples"]
     if least is not None and least < 1:
         raise ValueError(f"min_samples must be 1 or more, but it is {least}")
-    counted = "errors" in source.metrics
+    counted = "errors" in source.metrics and item["metric"] != "value"
     if least is None:
         least = LEAST[test] if counted else IN_A_ROW
     alpha, beta = _share(item, "alpha"), _share(item, "beta")

@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 import pytest
+from ansible_collections.worklog.maintenance.plugins.module_utils.release.gate import Outcome
 from ansible_collections.worklog.maintenance.plugins.module_utils.release.metrics import (
     LevelThreshold,
     RankMetric,
@@ -25,7 +26,7 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.release.option
     make_requests,
     make_sources,
 )
-from ansible_collections.worklog.maintenance.plugins.modules.release_gate import METRIC_SPEC, REQUEST_SPEC, SOURCE_SPEC
+from ansible_collections.worklog.maintenance.plugins.modules.release_gate import METRIC_SPEC, REQUEST_SPEC, SOURCE_SPEC, work
 
 UPSTREAM = "$status $upstream_addr $request_time"
 QUERIES = {"requests": "r", "errors": "e", "latency": "l", "value": "v"}
@@ -170,3 +171,23 @@ def test_requests_and_targets() -> None:
     assert check_targets(["http://a"]) == ["http://a"]
     with pytest.raises(OptionError, match="holds an account"):
         check_targets(["http://u:p@a"])
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "there is nothing to judge by"),
+        ({"targets": ["http://a"]}, "targets and requests belong together"),
+        ({"requests": [complete(REQUEST_SPEC, {"path": "/"})]}, "targets and requests belong together"),
+        ({"sources": [complete(SOURCE_SPEC, LB)]}, "no metric is about the source 'haproxy'"),
+        ({"metrics": [complete(METRIC_SPEC, {"metric": "errors"})]}, "say with source which of none"),
+        (
+            {"sources": [complete(SOURCE_SPEC, LB)], "metrics": [complete(METRIC_SPEC, {"metric": "errors"})], "duration": 0},
+            "duration must be above 0",
+        ),
+    ],
+)
+def test_a_gate_without_a_question_is_refused(given: dict[str, Any], words: str) -> None:
+    empty: dict[str, Any] = {"targets": [], "requests": [], "sources": [], "metrics": []}
+    with pytest.raises(OptionError, match=words):
+        work({**empty, "duration": 120.0, "interval": 1.0, "promote_early": False, "validate_certs": True, **given}, Outcome())
