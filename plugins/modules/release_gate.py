@@ -8,13 +8,13 @@ DOCUMENTATION = r"""
 module: release_gate
 short_description: Watch a new version under traffic and answer promote, hold or abort
 description:
-  - Watches the new version (the candidate) for a time, where it is useful beside the old one (the baseline), and answers
-    with a decision and with all the figures that it was made on.
+  - Watches the new version (the candidate) for a time, where it is useful beside the old one (the baseline), and
+    answers with a decision and with all the figures that it was made on.
   - The figures come from the counters of HAProxy, the access logs of nginx or Apache, Prometheus, or requests that the
-    module sends itself. Errors are judged by a sequential test, which may look after every request and ends as soon as it
-    is clear that the candidate is bad, latencies by ranks, and both by fixed limits where one wants that.
-  - V(promote) is said only when enough was seen to have found what is looked for. No data, too few data, or a source that
-    cannot be read is V(hold). Of several metrics the worst decision counts.
+    module sends itself. Errors are judged by a sequential test, which may look after every request and ends as soon as
+    it is clear that the candidate is bad, latencies by ranks, and both by fixed limits where one wants that.
+  - V(promote) is said only when enough was seen to have found what is looked for. No data, too few data, or a source
+    that cannot be read is V(hold). Of several metrics the worst decision counts.
   - Before that, a list of requests can be sent to the candidate's servers once. If one is not answered as it should be,
     the decision is V(abort) at once, and nothing is watched.
 version_added: 1.1.0
@@ -72,8 +72,8 @@ options:
     default: 1
   promote_early:
     description:
-      - Whether it also ends as soon as the decision is V(promote). Then a candidate that fails only after a while gets less
-        chance to do so under the gate's eyes.
+      - Whether it also ends as soon as the decision is V(promote). Then a candidate that fails only after a while gets
+        less chance to do so under the gate's eyes.
     type: bool
     default: false
   fail_on:
@@ -97,11 +97,11 @@ options:
       type:
         description:
           - V(haproxy) reads the counters of servers or backends through the runtime socket. Errors are answers with a
-            status of O(sources[].errors), answers that did not come or were cut short, and attempts to connect that failed,
-            also where HAProxy tried again or took another server. Of a whole backend only what clients saw counts. When HAProxy calls one of the candidate's servers C(DOWN), the
-            decision is V(abort).
-          - V(access_log) follows access logs on this host from now on, also when they are rotated. A server that nginx gave
-            up for another one has failed.
+            status of O(sources[].errors), answers that did not come or were cut short, and attempts to connect that
+            failed, also where HAProxy tried again or took another server. Of a whole backend only what clients saw
+            counts. When HAProxy calls one of the candidate's servers C(DOWN), the decision is V(abort).
+          - V(access_log) follows access logs on this host from now on, also when they are rotated. A server that nginx
+            gave up for another one has failed.
           - V(prometheus) asks the HTTP API of a Prometheus server, by instant queries.
           - V(probe) sends O(sources[].requests) to every server at every look. They should be harmless.
         type: str
@@ -124,7 +124,8 @@ options:
         elements: str
         default: [5xx]
       sockets:
-        description: Runtime sockets of V(haproxy), each as a path or C(host:port). All of them must have the same servers.
+        description: Runtime sockets of V(haproxy), each as a path or C(host:port). All of them must have the same
+          servers.
         type: list
         elements: str
       paths:
@@ -143,7 +144,8 @@ options:
         default: upstream_addr
       time_variable:
         description:
-          - Variable of O(sources[].format) with the latency. By default C(upstream_response_time), else C(request_time).
+          - Variable of O(sources[].format) with the latency. By default C(upstream_response_time), else
+            C(request_time).
         type: str
       time_unit:
         description: Unit of that variable.
@@ -155,10 +157,10 @@ options:
         type: str
       candidate_queries:
         description:
-          - Queries of V(prometheus) for the new version, each with one result. C(requests) and C(errors) are counters that
-            only grow, C(latency) (seconds) and C(value) are levels.
-          - A query without a result is no data. Where a counter of errors appears only with the first error, add
-            C(or vector(0)).
+          - Queries of V(prometheus) for the new version, each with one result. C(requests) and C(errors) are counters
+            that only grow, C(latency) (seconds) and C(value) are levels.
+          - A query without a result is no data. Where a counter of errors appears only with the first error, add V(or
+            vector(0\)).
         type: dict
       baseline_queries:
         description: The same for the old version.
@@ -195,24 +197,25 @@ options:
         type: str
       test:
         description:
-          - V(sprt) is for errors, and their default. It is a sequential probability ratio test of the rates O(metrics[].p0)
-            and O(metrics[].p1).
-          - V(mann_whitney) is for latencies, and their default. It compares ranks with the baseline's, and needs
-            single latencies, which access logs and probes have.
-          - V(threshold) compares errors, a quantile of the latency, or a level with a fixed limit. A level must be beyond
-            it in three looks in a row.
+          - V(sprt) is for errors, and their default. It is a sequential probability ratio test of the rates
+            O(metrics[].p0) and O(metrics[].p1).
+          - V(mann_whitney) is for latencies, and their default. It compares ranks with the baseline's, and needs single
+            latencies, which access logs and probes have.
+          - V(threshold) compares errors, a quantile of the latency, or a level with a fixed limit. A level must be
+            beyond it in three looks in a row.
         type: str
         choices: [sprt, threshold, mann_whitney]
       against:
         description:
-          - With V(fixed), V(sprt) compares with O(metrics[].p0) itself. With V(baseline) it compares with the baseline's
-            rate at the same time if that is higher, and looks for an excess of O(metrics[].p1) minus O(metrics[].p0).
-            That needs more requests, but does not blame the candidate for trouble that both have.
+          - With V(fixed), V(sprt) compares with O(metrics[].p0) itself. With V(baseline) it compares with the
+            baseline's rate at the same time if that is higher, and looks for an excess of O(metrics[].p1) minus
+            O(metrics[].p0). That needs more requests, but does not blame the candidate for trouble that both have.
         type: str
         choices: [fixed, baseline]
         default: fixed
       p0:
-        description: Error rate that is tolerated, as a share or with C(%). At this rate an alarm has the risk O(metrics[].alpha).
+        description: Error rate that is tolerated, as a share or with C(%). At this rate an alarm has the risk
+          O(metrics[].alpha).
         type: str
         default: 0.1%
       p1:
@@ -366,7 +369,8 @@ seconds:
   type: float
   sample: 2.01
 metrics:
-  description: Each metric with its decision and the figures that it was made on. A figure that its test does not use is none.
+  description: Each metric with its decision and the figures that it was made on. A figure that its test does not use is
+    none.
   returned: always
   type: list
   elements: dict
@@ -390,7 +394,8 @@ metrics:
       description: Why.
       type: str
     candidate_samples:
-      description: Requests of the candidate, good requests where latencies are judged, looks where requests are not counted.
+      description: Requests of the candidate, good requests where latencies are judged, looks where requests are not
+        counted.
       type: int
     candidate_errors:
       description: How many of them failed.
@@ -429,7 +434,8 @@ metrics:
       description: The p value from which down it is an abort, at that look.
       type: float
     effect:
-      description: Probability that a request of the candidate takes longer than one of the baseline, after the tolerance.
+      description: Probability that a request of the candidate takes longer than one of the baseline, after the
+        tolerance.
       type: float
     limit:
       description: The rate, value or effect that it was compared with.
@@ -464,8 +470,8 @@ metrics:
       samples_needed: 1098
 sources:
   description:
-    - Each source with its looks, those of them that failed, and what is to be known of the reading. These are C(resets) of
-      counters, C(rotations) of logs, and their C(lines), with those that are C(unreadable) or belong to C(others).
+    - Each source with its looks, those of them that failed, and what is to be known of the reading. These are C(resets)
+      of counters, C(rotations) of logs, and their C(lines), with those that are C(unreadable) or belong to C(others).
   returned: always
   type: list
   elements: dict

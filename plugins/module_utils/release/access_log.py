@@ -5,8 +5,8 @@
 """New lines of access logs, attempt by attempt: who answered, with what status, how quickly.
 
 The format is turned into a strict regular expression in which no value can swallow the text that follows it, so that a
-hostile line costs no more than any other and is at worst one that does not match. Only what is written after the beginning
-is read. A log that is renamed, replaced or truncated under way is followed.
+hostile line costs no more than any other and is at worst one that does not match. Only what is written after the
+beginning is read. A log that is renamed, replaced or truncated under way is followed.
 """
 
 from __future__ import annotations
@@ -93,9 +93,7 @@ class Format:
         found = self.pattern.fullmatch(line)
         if not found:
             return None
-        values = {
-            name: found.group(number).decode("utf-8", "replace") for number, name in enumerate(self.variables, 1)
-        }
+        values = {name: found.group(number).decode("utf-8", "replace") for number, name in enumerate(self.variables, 1)}
         who, separators = _split(values[self._version], self._version)
         times = _split(values[self.time], self.time)[0] if self.time else []
         statuses = _split(values.get("upstream_status", ""), "upstream_status")[0]
@@ -107,7 +105,9 @@ class Format:
         for index, name in enumerate(who):
             status = statuses[index]
             if status:
-                moment = times[index] if len(times) == len(who) else times[-1] if times and index == len(who) - 1 else ""
+                moment = (
+                    times[index] if len(times) == len(who) else times[-1] if times and index == len(who) - 1 else ""
+                )
                 attempts.append(Attempt(name, int(status) if status.isdigit() else 0, self._seconds(moment)))
         return attempts
 
@@ -126,7 +126,9 @@ def _expression(text: str) -> tuple[re.Pattern[bytes], list[str]]:
     for index, name in enumerate(variables):
         before, after = literals[index], literals[index + 1]
         if not after and index + 1 < len(variables):
-            raise FormatError(f"nothing stands between ${name} and ${variables[index + 1]}, so their values cannot be told apart")
+            raise FormatError(
+                f"nothing stands between ${name} and ${variables[index + 1]}, so their values cannot be told apart"
+            )
         if name in names:
             raise FormatError(f"the log format has ${name} twice")
         names.append(name)
@@ -167,7 +169,9 @@ class Tail:
         try:
             self._now = _Reader(path)
         except OSError as error:
-            advice = "; set become: true, or give this account the log's group" if isinstance(error, PermissionError) else ""
+            advice = (
+                "; set become: true, or give this account the log's group" if isinstance(error, PermissionError) else ""
+            )
             raise SourceError(f"the access log {path} cannot be read: {error.strerror or error}{advice}") from error
         self._now.to_end()
 
@@ -302,8 +306,8 @@ class AccessLogSource(Source):
     def doubt(self) -> str:
         if self.unreadable > _MOST_UNREADABLE * self.lines:
             return (
-                f"{self.unreadable} of {self.lines} new lines of the {self.title} do not match the log format; give the "
-                "format that the server really writes"
+                f"{self.unreadable} of {self.lines} new lines of the {self.title} do not match the log format; give "
+                "the format that the server really writes"
             )
         return ""
 

@@ -139,13 +139,27 @@ class Gate:
         for name, reading in self._readings.items():
             source = reading.source
             outcome.sources.append(
-                {"name": name, "title": source.title, "polls": reading.polls, "failed_polls": reading.failed, **source.notes()}
+                {
+                    "name": name,
+                    "title": source.title,
+                    "polls": reading.polls,
+                    "failed_polls": reading.failed,
+                    **source.notes(),
+                }
             )
             if reading.down:
-                answers.append((ABORT, reading.down, Finding("release.down", name, "critical", reading.down, advice=_ADVICE[ABORT])))
+                answers.append(
+                    (
+                        ABORT,
+                        reading.down,
+                        Finding("release.down", name, "critical", reading.down, advice=_ADVICE[ABORT]),
+                    )
+                )
             blind = self._blind(reading)
             if blind:
-                answers.append((HOLD, blind, Finding("release.source", name, "warning", blind, advice="see that it can be read")))
+                answers.append(
+                    (HOLD, blind, Finding("release.source", name, "warning", blind, advice="see that it can be read"))
+                )
         for metric, verdict in zip(self._metrics, verdicts):
             reason = f"{metric.name}: {verdict.reason}"
             figures = verdict.figures.rounded()

@@ -31,8 +31,8 @@ _MAX_ANSWER = 64 * 1024 * 1024
 #: Attempts at a server that end without a status of it: connections that failed, were tried again, or went to another
 #: server. A backend's own statuses hold what became of them.
 _ATTEMPTS = ("econ", "wretr", "wredis")
-#: Answers that did not come, were none, or were cut short; and those of them that were cut short, of which the status, a
-#: good one, was counted.
+#: Answers that did not come, were none, or were cut short; and those of them that were cut short, of which the status,
+#: a good one, was counted.
 _BROKEN, _CUT = "eresp", "srv_abrt"
 _STATUSES = tuple(f"hrsp_{kind}" for kind in ("2xx", "3xx", "4xx", "5xx", "other"))
 
@@ -81,13 +81,14 @@ def ask(address: str, command: str) -> str:
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             connection.settimeout(PATIENCE)
         else:
-            host, dummy, port = address.rpartition(":")
+            host, _unused, port = address.rpartition(":")
             connection = socket.create_connection((host.strip("[]"), int(port)), PATIENCE)
         with connection:
             if address.startswith("/"):
                 connection.connect(address)
             connection.sendall(command.encode() + b"\n")
-            parts, size = [], 0
+            parts: list[bytes] = []
+            size = 0
             while size < _MAX_ANSWER:
                 part = connection.recv(1 << 16)
                 if not part:
@@ -96,7 +97,7 @@ def ask(address: str, command: str) -> str:
                 size += len(part)
     except PermissionError as error:
         raise SourceError(
-            f"this account may not open HAProxy's socket {address}; set become: true, or give it the group of the socket"
+            f"this account may not open HAProxy's socket {address}; set become: true, or give it its group"
         ) from error
     except FileNotFoundError as error:
         raise SourceError(
@@ -184,7 +185,8 @@ class HaproxySource(Source):
             for name in self._sides.get(side, ()):
                 if name not in snapshot.rows:
                     raise SourceError(
-                        f"HAProxy behind {address} has no '{name}' for the {side}; it has {listing(sorted(snapshot.rows))}"
+                        f"HAProxy behind {address} has no '{name}' for the {side}; "
+                        f"it has {listing(sorted(snapshot.rows))}"
                     )
         return snapshot
 

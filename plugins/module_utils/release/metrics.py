@@ -141,7 +141,9 @@ class ErrorMetric(Metric):
         if ratio <= lower and figures.candidate_samples >= enough:
             return Verdict(PROMOTE, f"{self.seen()}, which rules out {percent(bad)}", figures)
         return Verdict(
-            HOLD, f"{self.seen()}; {enough} requests without a further error are needed to rule out {percent(bad)}", figures
+            HOLD,
+            f"{self.seen()}; {enough} requests without a further error are needed to rule out {percent(bad)}",
+            figures,
         )
 
 
@@ -354,8 +356,8 @@ class RankMetric(Metric):
 
     :param ratio: how many times slower is tolerated.
     :param seconds: and how many seconds on top of that.
-    :param effect: probability that a request of the candidate takes longer than one of the baseline (0.5: the same) from
-        which on it matters; a smaller effect is not a reason to abort, however certain it is.
+    :param effect: probability that a request of the candidate takes longer than one of the baseline (0.5: the same)
+        from which on it matters; a smaller effect is not a reason to abort, however certain it is.
     :param least: samples of the smaller side at the first look.
     :raises ValueError: when the parameters make no sense.
     """

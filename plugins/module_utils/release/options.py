@@ -31,7 +31,10 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.release.metric
     RelativeRateMetric,
 )
 from ansible_collections.worklog.maintenance.plugins.module_utils.release.probes import ProbeSource, Request
-from ansible_collections.worklog.maintenance.plugins.module_utils.release.prometheus import EXPRESSIONS, PrometheusSource
+from ansible_collections.worklog.maintenance.plugins.module_utils.release.prometheus import (
+    EXPRESSIONS,
+    PrometheusSource,
+)
 from ansible_collections.worklog.maintenance.plugins.module_utils.units import share
 
 #: Which tests suit a metric; the first is the default.
@@ -99,9 +102,7 @@ def check_times(duration: float, interval: float) -> None:
         raise OptionError(f"interval ({interval:g} s) must not be longer than duration ({duration:g} s)")
 
 
-def make_sources(
-    given: Sequence[Mapping[str, Any]], verify: bool, read: Callable[[str], str]
-) -> dict[str, Source]:
+def make_sources(given: Sequence[Mapping[str, Any]], verify: bool, read: Callable[[str], str]) -> dict[str, Source]:
     """Return the sources by name.
 
     :param read: reads a file, for the bearer token.
@@ -159,8 +160,8 @@ def _check_source(source: Source, item: Mapping[str, Any], test: str) -> None:
         raise ValueError(f"{source.title} has no figures for {kind}; it has them for {listing(sorted(source.metrics))}")
     if test == "mann_whitney" and not source.single_latencies:
         raise ValueError(
-            f"mann_whitney needs the latency of single requests, which {source.title} does not know; use an access log, or "
-            "the test threshold"
+            f"mann_whitney needs the latency of single requests, which {source.title} does not know; use an access "
+            "log, or the test threshold"
         )
     relative = test == "mann_whitney" or item["ratio"] is not None or item["against"] == "baseline"
     if relative and not source.has_baseline:
@@ -239,7 +240,7 @@ def _statuses(item: Mapping[str, Any]) -> list[str]:
 def _haproxy(item: Mapping[str, Any], verify: bool, read: Callable[[str], str]) -> Source:
     sockets = _need(item, "sockets")
     for address in sockets:
-        host, dummy, port = address.rpartition(":")
+        host, _unused, port = address.rpartition(":")
         if not address.startswith("/") and not (host and port.isdigit()):
             raise ValueError(f"'{address}' is neither the path of a socket nor host:port")
     classes = _statuses(item)

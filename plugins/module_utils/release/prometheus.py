@@ -49,7 +49,9 @@ class PrometheusSource(Source):
         self.title = f"Prometheus {url}"
         self.has_baseline = bool(sides.get(BASELINE))
         names = set(sides[SIDES[0]])
-        self.metrics = frozenset(({"errors"} if {"requests", "errors"} <= names else set()) | names & {"latency", "value"})
+        self.metrics = frozenset(
+            ({"errors"} if {"requests", "errors"} <= names else set()) | names & {"latency", "value"}
+        )
         self.resets = 0
         self._url, self._sides, self._verify = url.rstrip("/"), sides, verify
         self._headers = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -90,14 +92,16 @@ class PrometheusSource(Source):
             raise SourceError(f"{self.title} does not answer: {error}") from error
         if reply.status in (401, 403):
             raise SourceError(
-                f"{self.title} answers {reply.status}, so it does not accept the token; give bearer_token_file with one that it does"
+                f"{self.title} answers {reply.status}, so it does not accept the token; give bearer_token_file with "
+                "one that it does"
             )
         try:
             answer = json.loads(reply.body)
             status, data = answer["status"], answer.get("data") or {}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SourceError(
-                f"{self.title} answers {reply.status}, and not as Prometheus does; is its address without /api/v1 right?"
+                f"{self.title} answers {reply.status}, and not as Prometheus does; is its address right, "
+                "without /api/v1?"
             ) from error
         if status != "success":
             words = str(answer.get("error"))

@@ -99,7 +99,8 @@ class Looks:
     """Divides a risk over looks at growing samples, so that looking often does not raise it.
 
     The first look is at ``first`` samples of the smaller side, each further one at twice as many. Look *j* may use
-    alpha / (j (j + 1)), which add up to alpha - alpha / (j + 1); the last, when no more samples come, may use what is left.
+    alpha / (j (j + 1)), which add up to alpha - alpha / (j + 1); the last, when no more samples come, may use what is
+    left.
     """
 
     def __init__(self, first: int, alpha: float) -> None:

@@ -4,8 +4,9 @@
 
 """Tests of an error rate while the requests come in.
 
-Whoever looks at a test for a fixed number of requests every second, and stops as soon as it is significant, is wrong far
-more often than it says. These tests may be looked at after every request. All of it is arithmetic: no clock, no process.
+Whoever looks at a test for a fixed number of requests every second, and stops as soon as it is significant, is wrong
+far more often than it says. These tests may be looked at after every request. All of it is arithmetic: no clock, no
+process.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from dataclasses import dataclass
 _NEGLIGIBLE = 1e-13
 #: Alarms are added up until what may still come is less probable than this; then its upper limit is added.
 _REST = 1e-6
-#: Where one error moves the logarithm of the likelihood ratio less than this, ln(1/alpha) is close enough as the boundary.
+#: Where one error moves the logarithm of the likelihood ratio less than this, ln(1/alpha) is close enough as the
+#: boundary.
 _SMALL_GAIN = 0.4
 
 
@@ -74,7 +76,8 @@ class RateTest:
 
     The upper boundary is not Wald's ln((1 - beta) / alpha), which is too careful when errors are rare, as each of them
     moves the likelihood in a leap. It is the lowest one that the rate ``good`` crosses, at any time, with a probability
-    of at most ``alpha``; what is left of alpha when the samples end is spent then (:meth:`final_limit`). The lower one is
+    of at most ``alpha``; what is left of alpha when the samples end is spent then (:meth:`final_limit`). The lower one
+    is
     ln(beta): the rate ``bad`` gets below it, at any time, with a probability of at most ``beta``.
 
     :param good: error rate that is tolerated.

@@ -92,7 +92,11 @@ def test_the_samples_that_are_said_to_be_needed_are_enough() -> None:
         ([seen(10, 2, 10, 0)] * 20, ABORT, "that is no chance (log likelihood ratio"),
         ([seen(600, 8, 600, 0)], ABORT, "that is no chance"),
         ([seen(100, 5, 100, 5)] * 10, HOLD, "are needed to rule out 5.9 %"),
-        ([seen(100, 5, 100, 5)] * 40, PROMOTE, "200 of 4000 requests of the candidate failed (5 %), which rules out 5.9 %"),
+        (
+            [seen(100, 5, 100, 5)] * 40,
+            PROMOTE,
+            "200 of 4000 requests of the candidate failed (5 %), which rules out 5.9 %",
+        ),
         # significantly worse than the baseline, but not worse than what is tolerated in any case
         ([seen(100000, 60, 1000000, 10)], PROMOTE, "60 of 100000"),
     ],
@@ -269,9 +273,7 @@ class Clock:
         self.now += seconds
 
 
-def watch(
-    sources: dict[str, Source], metrics: Sequence[Metric], duration: float = 10, early: bool = False
-) -> Outcome:
+def watch(sources: dict[str, Source], metrics: Sequence[Metric], duration: float = 10, early: bool = False) -> Outcome:
     clock = Clock()
     gate = Gate(sources, metrics, duration=duration, interval=1, early=early, clock=clock, sleep=clock.sleep)
     return gate.watch(Outcome())
@@ -290,7 +292,10 @@ def test_it_ends_as_soon_as_it_is_bad() -> None:
 
 def test_a_good_one_is_watched_to_the_end_unless_it_may_pass_early() -> None:
     polls = [seen(100, 0)] * 10
-    assert (watch({"lb": Script(polls)}, [rate_metric()]).seconds, watch({"lb": Script(polls)}, [rate_metric()]).decision) == (10.0, PROMOTE)
+    assert (
+        watch({"lb": Script(polls)}, [rate_metric()]).seconds,
+        watch({"lb": Script(polls)}, [rate_metric()]).decision,
+    ) == (10.0, PROMOTE)
     early = watch({"lb": Script(polls)}, [rate_metric()], early=True)
     assert (early.seconds, early.decision) == (4.0, PROMOTE)
 
@@ -321,7 +326,9 @@ def test_a_source_that_fails_for_a_while_is_forgiven_and_one_that_stays_away_is_
 
 
 def test_what_is_doubtful_does_not_pass() -> None:
-    outcome = watch({"lb": Script([seen(5000, 0)], doubts="half of it was not understood")}, [rate_metric()], early=True)
+    outcome = watch(
+        {"lb": Script([seen(5000, 0)], doubts="half of it was not understood")}, [rate_metric()], early=True
+    )
     assert (outcome.decision, outcome.seconds) == (HOLD, 10.0)
 
 

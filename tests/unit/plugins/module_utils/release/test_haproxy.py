@@ -5,9 +5,9 @@
 """Counters as HAProxy 2.6.12 told them (fixtures/haproxy), and sockets that misbehave.
 
 Between before.txt and after.txt the server rude/one was asked for: three good answers, a 500, one cut short, none, one
-that is no HTTP, one that came too late. Four requests to the backend *none* began at a server that refused the connection
-and were answered by the other one; one to the backend *dead* had no other. reloaded.txt is that after a reload, a 500 and a
-good answer; down.txt after the server was stopped.
+that is no HTTP, one that came too late. Four requests to the backend *none* began at a server that refused the
+connection and were answered by the other one; one to the backend *dead* had no other. reloaded.txt is that after a
+reload, a 500 and a good answer; down.txt after the server was stopped.
 """
 
 from __future__ import annotations

@@ -26,7 +26,12 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.release.option
     make_requests,
     make_sources,
 )
-from ansible_collections.worklog.maintenance.plugins.modules.release_gate import METRIC_SPEC, REQUEST_SPEC, SOURCE_SPEC, work
+from ansible_collections.worklog.maintenance.plugins.modules.release_gate import (
+    METRIC_SPEC,
+    REQUEST_SPEC,
+    SOURCE_SPEC,
+    work,
+)
 
 UPSTREAM = "$status $upstream_addr $request_time"
 QUERIES = {"requests": "r", "errors": "e", "latency": "l", "value": "v"}
@@ -167,7 +172,12 @@ def test_times_that_make_no_sense_are_refused(duration: float, interval: float) 
 def test_requests_and_targets() -> None:
     given = {"path": "/x", "headers": {"X-Number": 7}, "status": [200, 404], "name": "n"}
     (request,) = make_requests([complete(REQUEST_SPEC, given)], False)
-    assert (request.headers, request.statuses, request.title, request.verify) == ({"X-Number": "7"}, (200, 404), "n", False)
+    assert (request.headers, request.statuses, request.title, request.verify) == (
+        {"X-Number": "7"},
+        (200, 404),
+        "n",
+        False,
+    )
     assert check_targets(["http://a"]) == ["http://a"]
     with pytest.raises(OptionError, match="holds an account"):
         check_targets(["http://u:p@a"])
@@ -182,7 +192,11 @@ def test_requests_and_targets() -> None:
         ({"sources": [complete(SOURCE_SPEC, LB)]}, "no metric is about the source 'haproxy'"),
         ({"metrics": [complete(METRIC_SPEC, {"metric": "errors"})]}, "say with source which of none"),
         (
-            {"sources": [complete(SOURCE_SPEC, LB)], "metrics": [complete(METRIC_SPEC, {"metric": "errors"})], "duration": 0},
+            {
+                "sources": [complete(SOURCE_SPEC, LB)],
+                "metrics": [complete(METRIC_SPEC, {"metric": "errors"})],
+                "duration": 0,
+            },
             "duration must be above 0",
         ),
     ],
@@ -190,4 +204,7 @@ def test_requests_and_targets() -> None:
 def test_a_gate_without_a_question_is_refused(given: dict[str, Any], words: str) -> None:
     empty: dict[str, Any] = {"targets": [], "requests": [], "sources": [], "metrics": []}
     with pytest.raises(OptionError, match=words):
-        work({**empty, "duration": 120.0, "interval": 1.0, "promote_early": False, "validate_certs": True, **given}, Outcome())
+        work(
+            {**empty, "duration": 120.0, "interval": 1.0, "promote_early": False, "validate_certs": True, **given},
+            Outcome(),
+        )

@@ -137,7 +137,9 @@ def test_probes_are_a_source_of_both_sides(base: str) -> None:
         ProbeSource({"candidate": [base]}, []).begin()
 
 
-@pytest.mark.parametrize("url", ["", "app2:8080", "ftp://a/", "http://", "http://a:x/", "http://a:99999/", "http://a:0/"])
+@pytest.mark.parametrize(
+    "url", ["", "app2:8080", "ftp://a/", "http://", "http://a:x/", "http://a:99999/", "http://a:0/"]
+)
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="is not an address"):
         check_url(url)

@@ -2,9 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Answers as Prometheus 2.42 of Debian 12 gave them (fixtures/prometheus): three rounds of the same queries about itself, of
-which the first found no request yet and the third three that failed; then the special ones, the last two with a wrong
-account and a wrong path."""
+"""Answers as Prometheus 2.42 of Debian 12 gave them (fixtures/prometheus).
+
+Three rounds of the same queries about itself, of which the first found no request yet and the third three that failed;
+then the special ones, the last two with a wrong account and a wrong path.
+"""
 
 from __future__ import annotations
 
@@ -40,9 +42,7 @@ class Server:
 
 def rounds(requests: str, errors: str, order: tuple[int, ...] = (0, 1, 2)) -> tuple[list[Observation], int]:
     server = Server([])
-    source = PrometheusSource(
-        "http://p:9090/", {"candidate": {"requests": requests, "errors": errors}}, sender=server
-    )
+    source = PrometheusSource("http://p:9090/", {"candidate": {"requests": requests, "errors": errors}}, sender=server)
     seen = []
     for index, number in enumerate(order):
         server.answers = {answer["query"]: answer for answer in TRANSCRIPT["rounds"][number]}
@@ -72,9 +72,9 @@ def test_a_counter_that_begins_anew_is_recognised() -> None:
 
 
 def special(query: str) -> float | None:
-    return PrometheusSource("http://p:9090", {"candidate": {"value": query}}, sender=Server(TRANSCRIPT["special"][:-2])).query(
-        query
-    )
+    return PrometheusSource(
+        "http://p:9090", {"candidate": {"value": query}}, sender=Server(TRANSCRIPT["special"][:-2])
+    ).query(query)
 
 
 def test_numbers() -> None:
@@ -127,7 +127,10 @@ def test_a_server_that_does_not_answer_is_said() -> None:
 
 def test_levels_and_the_token() -> None:
     server = Server(TRANSCRIPT["special"][:-2])
-    sides = {"candidate": {"value": "scalar(vector(3))", "latency": "0/0"}, "baseline": {"value": "0/0", "latency": "1/0"}}
+    sides = {
+        "candidate": {"value": "scalar(vector(3))", "latency": "0/0"},
+        "baseline": {"value": "0/0", "latency": "1/0"},
+    }
     source = PrometheusSource("https://p", sides, "secret", verify=False, sender=server)
     assert source.metrics == {"value", "latency"} and source.has_baseline
     seen = source.poll()

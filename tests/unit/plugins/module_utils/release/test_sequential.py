@@ -96,7 +96,9 @@ def test_samples_needed_are_just_enough() -> None:
     assert likelihood.needed(0, lower) == 332
 
 
-def relative(seed: int, mine: float, others: float, requests: int, other_requests: int, periods: int) -> tuple[bool, RelativeTest]:
+def relative(
+    seed: int, mine: float, others: float, requests: int, other_requests: int, periods: int
+) -> tuple[bool, RelativeTest]:
     """Whether one watch ends in an alarm, as the metric judges."""
     draw = random.Random(seed)
     test = RelativeTest(0.001, 0.01, 0.05, 0.05)
