@@ -216,10 +216,10 @@ def large_log() -> None:
             ["5xx"],
         )
         tracemalloc.start()
-        begin = time.perf_counter()
+        begin = time.process_time()
         source.begin()
         first = source.poll()
-        opened = time.perf_counter() - begin
+        opened = time.process_time() - begin
         with path.open("ab") as stream:
             stream.writelines(lines(1_000))
         usual = source.poll()
@@ -227,14 +227,14 @@ def large_log() -> None:
         tracemalloc.stop()
         with path.open("ab") as stream:
             stream.writelines(lines(count))
-        begin = time.perf_counter()
+        begin = time.process_time()
         seen = source.poll()
-        taken = time.perf_counter() - begin
+        taken = time.process_time() - begin
         source.end()
     if (first.candidate.requests, usual.candidate.requests, seen.candidate.requests) != (0, 500, count // 2):
         raise SystemExit("the lines were not counted right")
-    print(f"\na log of 1 GiB: opened in {opened * 1000:.1f} ms, with {usual_peak / 2**20:.1f} MiB of memory at most")
-    print(f"{count:,} new lines in {taken:.2f} s ({count / taken:,.0f} lines a second)")
+    print(f"\na log of 1 GiB: opened in {opened * 1000:.1f} ms of the processor, with {usual_peak / 2**20:.1f} MiB of memory at most")
+    print(f"{count:,} new lines in {taken:.2f} s of the processor ({count / taken:,.0f} lines a second)")
 
 
 def main() -> int:

@@ -20,6 +20,7 @@ import pytest
 from tests.system.conftest import Lab, Restore, call
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.capability("B3")]
 SWITCHES = "/srv/worklog/shared/switches.json"
 HOST = "worklog.example.test"
 LOG = "/var/log/nginx/gate.log"
