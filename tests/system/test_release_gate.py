@@ -33,6 +33,8 @@ HAPROXY = {
     "candidate": ["worklog_api/app2"], "baseline": ["worklog_api/app1"],
 }  # fmt: skip
 ERRORS = {"metric": "errors"}
+#: Needs few requests, so that a busy machine has them in time.
+COARSE = {"metric": "errors", "p0": "1%", "p1": "5%"}
 
 
 def gate(lab: Lab, node: str, *options: str, **arguments: Any) -> dict[str, Any]:
@@ -125,14 +127,14 @@ def test_a_candidate_with_20_percent_errors_is_aborted_within_seconds(lab: Lab, 
 def test_a_healthy_candidate_is_promoted_and_the_requests_are_counted_right(lab: Lab, options: tuple[str]) -> None:
     metrics = [ERRORS, {"metric": "errors", "name": "against the baseline", "against": "baseline"}]
     with lab.strict_client("http://lb2/whoami", host=HOST, rate=200) as client:
-        result = gate(lab, "lb2", *options, duration=5, sources=[HAPROXY], metrics=metrics)
+        result = gate(lab, "lb2", *options, duration=60, promote_early=True, sources=[HAPROXY], metrics=metrics)
     assert result["decision"] == "promote" and not result["failed"], result["msg"]
     fixed, relative = result["metrics"]
     assert fixed["candidate_errors"] == relative["baseline_errors"] == 0
-    # 100 a second, half of what the client sends; it may lag on a busy machine
-    assert fixed["samples_needed"] <= fixed["candidate_samples"] <= 100 * 5 * 1.1
+    assert fixed["samples_needed"] <= fixed["candidate_samples"] <= client.result["requests"] / 2 + 1
+    assert result["seconds"] < 60
     assert abs(fixed["candidate_samples"] - relative["baseline_samples"]) <= 5
-    assert client.result["failed"] == 0 and client.result["requests"] > 2 * fixed["candidate_samples"]
+    assert client.result["failed"] == 0
 
 
 def test_no_traffic_is_hold_and_fails_unless_the_play_wants_to_look_itself(lab: Lab) -> None:
@@ -152,16 +154,17 @@ def test_too_little_traffic_is_hold_with_the_number_that_is_needed(lab: Lab) -> 
 
 def test_haproxy_is_reloaded_in_the_middle(lab: Lab) -> None:
     with (
-        lab.strict_client("http://lb2/whoami", host=HOST, rate=200),
-        watching(lab, "lb2", duration=6, sources=[HAPROXY], metrics=[ERRORS]) as result,
+        lab.strict_client("http://lb2/whoami", host=HOST, rate=160) as client,
+        watching(lab, "lb2", duration=6, sources=[HAPROXY], metrics=[COARSE]) as result,
     ):
         time.sleep(3.5)
         lab.exec("lb2", ["systemctl", "reload", "haproxy"])
     assert result["decision"] == "promote", result["msg"]
     (source,), (metric,) = result["sources"], result["metrics"]
-    assert source["resets"] == 1
-    # at most a second of them is lost
-    assert metric["candidate_samples"] >= 100 * 5 * 0.9 and metric["candidate_errors"] == 0
+    assert source["resets"] == 1 and metric["candidate_errors"] == 0
+    # what the old process counted after the last look is lost, at most a second of six
+    expected = client.result["requests"] / client.result["seconds"] / 2 * result["seconds"]
+    assert 0.6 * expected <= metric["candidate_samples"] <= 1.2 * expected
 
 
 def test_a_candidate_that_haproxy_calls_down_is_aborted(lab: Lab, restore: Restore) -> None:
@@ -193,7 +196,9 @@ def test_a_slow_candidate_is_aborted_by_ranks(lab: Lab, restore: Restore, addres
 def test_errors_are_found_in_the_log_also_when_it_is_rotated(
     lab: Lab, restore: Restore, addresses: dict[str, Any]
 ) -> None:
-    with watching(lab, "lb1", duration=8, sources=[addresses], metrics=[ERRORS, {"metric": "latency"}]) as result:
+    with watching(
+        lab, "lb1", duration=8, sources=[addresses], metrics=[COARSE, {"metric": "latency", "effect": 0.75}]
+    ) as result:
         until(lambda: log_is_followed(lab), "the gate does not follow the log")
         with lab.strict_client("http://lb1/whoami", host=HOST, rate=160) as client:
             time.sleep(1)

@@ -87,13 +87,17 @@ def test_without_the_status_of_each_server_nginx_goes_on_when_one_has_failed() -
     ("text", "line", "version", "options", "found"),
     [
         ("combined", '1.2.3.4 - - [d] "GET / HTTP/1.1" 500 12 "-" "curl"', "status", {}, [Attempt("500", 500, None)]),
-        ('$v "$r" $status $us', 'two "GET /" 200 1500', "v", {"time": "us", "unit": "us"}, [Attempt("two", 200,
-        0.0015)]),
-        ('$v "$r" $status ${ms}ms', 'two "GET /" 200 15ms', "$v", {"time": "$ms", "unit": "ms"}, [Attempt("two", 200,
-        0.015)]),
         (
-            '{"s":$status,"t":"$request_time","v":"$upstream_http_x_version"}',
-            '{"s":200,"t":"0.004","v":"1.2.0"}', "upstream_http_x_version", {}, [Attempt("1.2.0", 200, 0.004)],
+            '$v "$r" $status $us', 'two "GET /" 200 1500',
+            "v", {"time": "us", "unit": "us"}, [Attempt("two", 200, 0.0015)],
+        ),
+        (
+            '$v "$r" $status ${ms}ms', 'two "GET /" 200 15ms',
+            "$v", {"time": "$ms", "unit": "ms"}, [Attempt("two", 200, 0.015)],
+        ),
+        (
+            '{"s":$status,"t":"$request_time","v":"$upstream_http_x_version"}', '{"s":200,"t":"0.004","v":"1.2.0"}',
+            "upstream_http_x_version", {}, [Attempt("1.2.0", 200, 0.004)],
         ),
     ],
 )  # fmt: skip

@@ -68,6 +68,15 @@ def test_a_reload_is_recognised_and_nothing_is_counted_twice() -> None:
     assert (second.errors, zero, one, still_one) == (1, 0, 1, 1)
 
 
+def test_a_new_process_that_has_counted_more_than_the_old_one_is_recognised() -> None:
+    other = transcript("after").replace("Pid: 179\n", "Pid: 204\n")
+    answers = [transcript("before"), other]
+    source = HaproxySource(["/s"], {"candidate": ["rude/one"]}, ["5xx"], lambda *_unused: answers.pop(0))
+    source.begin()
+    counts = source.poll().candidate
+    assert (counts.requests, counts.errors, source.resets) == (9, 5, 1)
+
+
 def test_counters_that_begin_anew_in_the_same_process_are_recognised() -> None:
     # "clear counters all" on the runtime socket
     answers = [transcript("after"), transcript("before")]
