@@ -42,10 +42,10 @@ options:
         type: str
         default: GET
       headers:
-        description: Headers to send, such as C(Host).
+        description: Headers to send, such as C(Host). Their values are hidden wherever they occur in the result.
         type: dict
       body:
-        description: Body to send.
+        description: Body to send. It is hidden like the headers.
         type: str
       status:
         description: Good statuses. By default 200 to 299. Redirects are not followed.

@@ -233,7 +233,8 @@ def large_log() -> None:
         source.end()
     if (first.candidate.requests, usual.candidate.requests, seen.candidate.requests) != (0, 500, count // 2):
         raise SystemExit("the lines were not counted right")
-    print(f"\na log of 1 GiB: opened in {opened * 1000:.1f} ms of the processor, with {usual_peak / 2**20:.1f} MiB of memory at most")
+    peak = f"{usual_peak / 2**20:.1f} MiB of memory at most"
+    print(f"\na log of 1 GiB: opened in {opened * 1000:.1f} ms of the processor, with {peak}")
     print(f"{count:,} new lines in {taken:.2f} s of the processor ({count / taken:,.0f} lines a second)")
 
 

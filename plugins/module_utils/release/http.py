@@ -90,12 +90,13 @@ def send(call: Call, limit: float) -> Reply:
     else:
         connection = http.client.HTTPConnection(host, parts.port, timeout=limit)
     late = threading.Event()
+    opened: list[socket.socket] = []  # the connection forgets it when the server says Connection: close
 
     def give_up() -> None:
         late.set()
-        if connection.sock:
+        for one in opened:
             try:
-                connection.sock.shutdown(socket.SHUT_RDWR)
+                one.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
 
@@ -105,6 +106,8 @@ def send(call: Call, limit: float) -> Reply:
     watchdog.start()
     try:
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        connection.connect()
+        opened.append(connection.sock)
         connection.request(call.method, target, body=call.body, headers={"Connection": "close", **call.headers})
         answer = connection.getresponse()
         body = answer.read(MAX_BODY)

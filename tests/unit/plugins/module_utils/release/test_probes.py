@@ -112,6 +112,7 @@ def test_every_request_goes_to_every_server(base: str) -> None:
         ([b""], 2.0, "no answer within 0.5 s|no complete answer within 0.5 s"),
         ([b"HTTP/1.1 200 OK\r\n", *[b"X-A: b\r\n"] * 20], 0.1, "no complete answer within 0.5 s"),
         ([b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n", *[b"x"] * 20], 0.1, "no complete answer within 0.5 s"),
+        ([b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", *[b"x"] * 20], 0.1, "no complete answer within 0.5 s"),
         ([b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nxx"], 0.0, "cut short"),
         ([b"nonsense\r\n\r\n"], 0.0, "nonsense"),
         ([b""], 0.0, "closed connection"),
