@@ -76,6 +76,14 @@ def which(name: str) -> str | None:
     return shutil.which(name, path=search)
 
 
+def tied(argv: Sequence[str]) -> list[str]:
+    """Return the argument list of a program that the kernel ends when the thread that starts it ends, however it does.
+
+    Where setpriv (util-linux 2.33) is not installed the program stays as it is.
+    """
+    return ["setpriv", "--pdeathsig", "KILL", *argv] if which("setpriv") else list(argv)
+
+
 def run(
     argv: Sequence[str],
     *,

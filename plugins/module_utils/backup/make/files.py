@@ -34,7 +34,7 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.reading
 )
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.store import Kept
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.verify.members import printable
-from ansible_collections.worklog.maintenance.plugins.module_utils.command import Result, which
+from ansible_collections.worklog.maintenance.plugins.module_utils.command import Result, tied
 
 #: rsync: some files vanished before they could be copied.
 _VANISHED = 24
@@ -156,9 +156,7 @@ class Files(Engine):
             if work.last is not base:
                 work.say("the last snapshot is not sound: comparing every file by its content")
                 argv.append("--checksum")
-        if which("setpriv"):  # so that it does not outlive this program when that is killed
-            argv = ["setpriv", "--pdeathsig", "KILL", *argv]
-        said = work.run([*argv, *more, "--", *sources, tree + "/"], timeout=work.timeout)
+        said = work.run(tied([*argv, *more, "--", *sources, tree + "/"]), timeout=work.timeout)
         if said.rc not in (0, _VANISHED):
             words = "; ".join(line.strip() for line in said.stderr.splitlines() if line.strip())[-2000:]
             raise MakeError(f"rsync ended with exit code {said.rc}: {words or 'it said nothing'}")

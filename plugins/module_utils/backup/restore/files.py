@@ -33,7 +33,7 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore
     verify,
 )
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.store import Kept
-from ansible_collections.worklog.maintenance.plugins.module_utils.command import which
+from ansible_collections.worklog.maintenance.plugins.module_utils.command import tied, which
 from ansible_collections.worklog.maintenance.plugins.module_utils.finding import Finding
 
 LISTING = "tree.jsonl"
@@ -62,7 +62,7 @@ class Files(Restorer):
         os.mkdir(data, 0o700)
         argv = ["rsync", "--archive", "--hard-links", "--acls", "--xattrs", "--numeric-ids", "--"]
         with work.parts.part("copy"):
-            done = work.run([*argv, _directory(kept, below) + "/", data + "/"], timeout=work.timeout)
+            done = work.run(tied([*argv, _directory(kept, below) + "/", data + "/"]), timeout=work.timeout)
         if not done.ok:
             raise RestoreError(f"{kept.path} could not be copied: {done.describe()}")
         return data

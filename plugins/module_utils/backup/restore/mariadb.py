@@ -39,7 +39,7 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore
     unpack,
 )
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.store import Kept
-from ansible_collections.worklog.maintenance.plugins.module_utils.command import CommandError
+from ansible_collections.worklog.maintenance.plugins.module_utils.command import CommandError, tied
 from ansible_collections.worklog.maintenance.plugins.module_utils.finding import Finding
 
 STREAM, DUMP = "backup.mbstream", "dump.sql"
@@ -88,7 +88,7 @@ class MariaDB(Restorer):
             if number:
                 argv.append(f"--incremental-dir={place}")
             with work.parts.part("prepare"):
-                done = work.run(argv, timeout=work.timeout)
+                done = work.run(tied(argv), timeout=work.timeout)
             if not done.ok or "completed OK!" not in done.stderr[-400:]:
                 raise RestoreError(f"{kept.path} could not be prepared: {done.describe()}")
             if number:
