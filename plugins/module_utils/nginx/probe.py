@@ -86,7 +86,7 @@ def ask(probe: Probe, size: int, timeout: float) -> int:
     """
     deadline = time.monotonic() + timeout
     try:
-        with _connect(probe, timeout) as connection:
+        with connect(probe, timeout) as connection:
             connection.sendall(_head(probe, size))
             answer = b""
             while b"\r\n" not in answer:
@@ -113,7 +113,11 @@ def ask(probe: Probe, size: int, timeout: float) -> int:
     return int(words[1])
 
 
-def _connect(probe: Probe, timeout: float) -> socket.socket:
+def connect(probe: Probe, timeout: float) -> socket.socket:
+    """Return a connection to where a probe asks, with TLS where it says so.
+
+    :raises OSError: when nobody answers there, or the certificate is not trusted.
+    """
     if probe.port:
         connection = socket.create_connection((probe.address.strip("[]"), probe.port), timeout)
     else:

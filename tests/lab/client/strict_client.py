@@ -14,6 +14,9 @@ expected status in time is a failed request. The result is one line of JSON on s
     p50, p99, slowest      seconds, of the good answers
     seconds                how long it ran
 
+With --log every request leaves a line there at the end: when it was sent and when its answer was complete, in seconds
+since 1970, then the node and the version that answered, or "-" and the kind of the failure.
+
 A connection that the server has announced to close (Connection: close) or that it closed while no request was under
 way is opened again before the next request: that is HTTP, not a retry.
 """
@@ -45,17 +48,24 @@ class Tally:
         self.messages: list[str] = []
         self.nodes: collections.Counter[str] = collections.Counter()
         self.versions: collections.Counter[str] = collections.Counter()
+        self.log: list[str] = []
 
     def good(self, latency: float, node: str, version: str) -> None:
         with self.lock:
             now = time.monotonic()
+            self.note(latency, node, version)
             self.gap, self.last_good = max(self.gap, now - self.last_good), now
             self.latencies.append(latency)
             self.nodes[node] += 1
             self.versions[version] += 1
 
-    def bad(self, kind: str, message: str) -> None:
+    def note(self, latency: float, node: str, version: str) -> None:
+        now = time.time()
+        self.log.append(f"{now - latency:.6f} {now:.6f} {node} {version}")
+
+    def bad(self, latency: float, kind: str, message: str) -> None:
         with self.lock:
+            self.note(latency, "-", kind)
             self.failures[kind] += 1
             if len(self.messages) < 10:
                 self.messages.append(f"{time.monotonic() - self.begin:.2f} s: {kind}: {message}"[:300])
@@ -110,14 +120,14 @@ def work(options: argparse.Namespace, tally: Tally, number: int) -> None:
             answer = connection.getresponse()
             text = answer.read()
         except (OSError, http.client.HTTPException) as error:
-            tally.bad(kind_of(error), str(error))
+            tally.bad(time.monotonic() - begin, kind_of(error), str(error))
             connection.close()
             continue
         if answer.status in options.expect:
             node, version = answer.getheader("X-Node", "?"), answer.getheader("X-Version", "?")
             tally.good(time.monotonic() - begin, node, version)
         else:
-            tally.bad(f"status {answer.status}", text[:200].decode(errors="replace"))
+            tally.bad(time.monotonic() - begin, f"status {answer.status}", text[:200].decode(errors="replace"))
     connection.close()
 
 
@@ -133,6 +143,7 @@ def main() -> int:
     parser.add_argument("--method", choices=["GET", "POST"], default="GET")
     parser.add_argument("--body-bytes", type=int, default=0, help="size of the body of a POST")
     parser.add_argument("--expect", type=int, nargs="+", default=[200, 201], help="good statuses (default: 200 201)")
+    parser.add_argument("--log", help="file to write a line a request into at the end")
     parser.add_argument("--fail", action="store_true", help="end with 1 when a request failed or none was sent")
     options = parser.parse_args()
     tally = Tally()
@@ -145,6 +156,8 @@ def main() -> int:
     for thread in threads:
         thread.join(max(0.0, tally.begin + options.seconds + options.timeout + 5 - time.monotonic()))
     result = tally.result()
+    if options.log:
+        Path(options.log).write_text("".join(f"{line}\n" for line in tally.log), encoding="utf-8")
     print(json.dumps(result, ensure_ascii=False))
     return 1 if options.fail and (result["failed"] or not result["requests"]) else 0
 
