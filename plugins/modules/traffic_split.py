@@ -435,16 +435,16 @@ def _request(given: dict[str, Any], check_mode: bool) -> Request:
         )
         for one in given["sides"]
     ]  # fmt: skip
-    needed = ("sockets", "persist", "reload", "config", "executable", "timeout", "drain", "drain_timeout", "restore")
-    texts = ("backend", "path", "upstream", "key", "variable")
+    given_on = ("sockets", "persist", "reload", "config", "executable", "timeout", "drain", "drain_timeout", "restore")
+    same: dict[str, Any] = {name: given[name] for name in given_on}
+    same.update({name: given[name] or "" for name in ("backend", "path", "upstream", "key", "variable")})
     return Request(
         given["strategy"], sides,
         upstream_options=given["upstream_options"],
         probe=MarkedProbe(**given["probe"]) if given["probe"] else None,
         drain_fails=given["drain_timeout_action"] == "fail",
         check_mode=check_mode,
-        **{name: given[name] for name in needed},
-        **{name: given[name] or "" for name in texts},
+        **same,
     )  # fmt: skip
 
 

@@ -21,8 +21,8 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.traffic.split 
 Resolver = Callable[..., Iterable[tuple[object, ...]]]
 #: TCP states with a request under way: established, being established, and closed by the other side but not by nginx.
 _TCP_OPEN = frozenset(("01", "02", "08"))
-#: State of an accepted, or waiting, connection of a UNIX socket.
-_UNIX_CONNECTED = "03"
+#: States of a connection to a UNIX socket that waits to be accepted, and that is.
+_UNIX_OPEN = frozenset(("02", "03"))
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -75,7 +75,7 @@ def tcp(lines: Iterable[str], remote: set[str]) -> int:
 def unix(lines: Iterable[str], path: str) -> int:
     """Return how many connections of /proc/net/unix were made to a socket, accepted or waiting."""
     rows = (line.split(None, 7) for line in lines)
-    return sum(1 for row in rows if len(row) > 7 and row[5] == _UNIX_CONNECTED and _same(row[7].rstrip("\n"), path))
+    return sum(1 for row in rows if len(row) > 7 and row[5] in _UNIX_OPEN and _same(row[7].rstrip("\n"), path))
 
 
 def _same(name: str, path: str) -> bool:

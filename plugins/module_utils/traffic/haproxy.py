@@ -253,8 +253,13 @@ class Haproxy(Balancer):
     def _find_persistence(self, facts: Mapping[str, str]) -> None:
         backend, wanted = self.request.backend, self.request.persist
         self.program = find_program(facts.get("Pid", ""), self.request.config, self.request.executable, self.proc)
-        if self.program is not None and (wanted != "none" or self.request.config):
-            self.config = load(self.program)
+        if self.program is not None:
+            try:
+                self.config = load(self.program)
+            except TrafficError:
+                if wanted != "none":
+                    raise
+        if self.config is not None:
             self.state_file = self.config.state_file(backend)
             self.static = self.config.static(backend, self.stat.get("BACKEND", {}).get("algo", ""))
         self.persist = wanted
@@ -380,15 +385,20 @@ class Haproxy(Balancer):
             for name in side.servers:
                 one = servers[name]
                 one["kept"] = self._to_keep(name, one["weight"], one["state"], one["kept"])
+        target = self._state(servers)
+        for side in sides:
+            has = target.division[side.name]
+            if side.percent is not None and abs(has - side.percent) > max(0.1, side.percent / 20):
+                message = f"weights up to 256 give {side.name} {has:g} % instead of {side.percent:g} %"
+                self._note("coarse", self.subject, "warning", message, has, side.percent, "use fewer servers for it")
         level = self._ask("show cli level").strip()
         if level in ("user", "operator"):
             raise TrafficError(
                 f"the socket {self.request.sockets[0]} has the level {level} and may not change weights: give its "
-                "'stats "
-                "socket' line 'level admin' and reload HAProxy",
+                "'stats socket' line 'level admin' and reload HAProxy",
                 refused=True,
             )
-        return self._state(servers)
+        return target
 
     def _may_divide(self, servers: Mapping[str, Mapping[str, Any]]) -> None:
         """See that every side that is to get a share can take it, and nobody else takes one."""
@@ -398,8 +408,7 @@ class Haproxy(Balancer):
             if name not in named and one["weight"] and one["state"] == "ready" and not self._backup(name):
                 raise TrafficError(
                     f"{backend}/{name} takes traffic and is of no side, so the percentages would not hold: name it "
-                    "in a "
-                    "side, or take it out of service",
+                    "in a side, or take it out of service",
                     refused=True,
                 )
         for side in (side for side in self.request.sides if side.percent):

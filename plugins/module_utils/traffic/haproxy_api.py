@@ -53,9 +53,8 @@ def speak(address: str, command: str) -> str:
     answer = b"".join(parts).decode("utf-8", "replace")
     if answer.startswith("Permission denied"):
         raise TrafficError(
-            f"the socket {address} may not '{' '.join(command.split()[:2])}': give its 'stats socket' line 'level "
-            "admin' "
-            "and reload HAProxy"
+            f"the socket {address} may not '{' '.join(command.split()[:2])}': give its 'stats socket' line "
+            "'level admin' and reload HAProxy"
         )
     if answer.startswith("Unknown command"):
         raise TrafficError(f"HAProxy at {address} does not know '{command}': {answer.strip().splitlines()[0]}")

@@ -304,8 +304,7 @@ class Link(Nginx):
         except OSError as error:
             raise TrafficError(
                 f"{path} is not a symbolic link ({error.strerror}): the application listens on a path of its own for "
-                "each "
-                "side, and this one is a link to one of them",
+                "each side, and this one is a link to one of them",
                 refused=True,
             ) from error
         return self._state(link)
@@ -350,8 +349,7 @@ class Link(Nginx):
                 if any(one.name == "keepalive" and one.args != ["0"] for one in around if directive.name == "server"):
                     raise TrafficError(
                         f"the upstream with unix:{path} keeps connections ({directive.place}), which would go on to "
-                        "the "
-                        "old side: remove its 'keepalive'",
+                        "the old side: remove its 'keepalive'",
                         refused=True,
                     )
         if not used:
@@ -492,7 +490,7 @@ def _walk(config: Config) -> Iterator[tuple[Directive, list[Directive]]]:
     return down(config.top(), [])
 
 
-STRATEGIES = {
+STRATEGIES: dict[str, type[Nginx]] = {
     "nginx_include": Include,
     "nginx_split_clients": SplitClients,
     "nginx_socket": Link,

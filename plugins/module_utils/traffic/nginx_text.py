@@ -131,8 +131,7 @@ def _statements(text: str, path: str) -> list[tuple[list[Word], str]]:
     except SyntaxProblem as problem:
         raise TrafficError(
             f"{path} is not whole ({problem.message}), so nginx would refuse it at the next reload: remove it or put "
-            "back "
-            "a good copy",
+            "back a good copy",
             refused=True,
         ) from problem
     return found

@@ -96,7 +96,7 @@ def carry_out(
     except TrafficError as error:
         message = _put_back(balancer, before, str(error)) if changed else str(error)
         found = [one.as_dict() for one in balancer.findings]
-        details = {"before": as_dict(before), "findings": found, "drained": outcome.drained}
+        details: dict[str, Any] = {"before": as_dict(before), "findings": found, "drained": outcome.drained}
         raise TrafficError(message, **details) from error
     except BaseException:
         if changed:

@@ -85,6 +85,8 @@ class Fake:
         text = (FIXTURES / "show_stat.txt").read_text()
         rows = list(csv.DictReader(text.lstrip("# ").splitlines()))
         for row in rows:
+            if row["svname"] in self.servers:
+                row["weight"] = str(self.servers[row["svname"]]["weight"])
             row.update(self.stat.get(row["svname"], {}))
             if row["svname"] == "app1":
                 row["scur"] = str(self.in_flight())
@@ -228,7 +230,7 @@ def test_a_probe_that_finds_otherwise_puts_back(setting: Setting) -> None:
         (sides(50, 50), {"backend": "a; shutdown"}, "the backend 'a; shutdown' cannot exist"),
         ([Side("blue", ("app9",), 100)], {}, "there is no server 'app9' in the backend worklog_api; did you mean"),
         ([Side("blue", ("app1",), 100)], {}, "worklog_api/app2 takes traffic and is of no side"),
-        ([Side("blue", (), 100)], {}, "worklog_api/app1 takes traffic"),
+        ([Side("blue", (), 100)], {}, "the side blue has no servers"),
         (sides(0, 100, state="ready"), {"drain": ["green"]}, "green cannot be drained while it gets 100 %"),
         (sides(50, 50, state="maint"), {}, "blue is to get 50 %, but none of its servers is in service (app1 maint)"),
         (sides(None, None), {"restore": {"settings": {"strategy": "nginx_flag"}}}, "has the strategy 'nginx_flag'"),

@@ -201,7 +201,7 @@ def test_flags_that_would_not_do(setting: Setting) -> None:
     setting.machine.config.write_text(setting.text(cache="open_file_cache off;"))
     assert setting.call("nginx_flag", 0, 100).changed
     setting.machine.end(100)
-    assert "nginx does not run" in setting.refusal("nginx_flag")
+    assert "nginx does not run" in setting.refusal("nginx_flag", executable="/usr/sbin/nginx")
 
 
 def test_a_broken_configuration_is_told(setting: Setting) -> None:

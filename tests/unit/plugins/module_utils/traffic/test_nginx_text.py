@@ -94,6 +94,7 @@ UNIX = """\
 Num       RefCount Protocol Flags    Type St Inode Path
 0000000000000000: 00000002 00000000 00010000 0001 01 32233 /run/two-sides/blue.sock
 0000000000000000: 00000003 00000000 00000000 0001 03 32240 /run/two-sides/blue.sock
+0000000000000000: 00000003 00000000 00000000 0001 02     0 /run/two-sides/blue.sock
 0000000000000000: 00000003 00000000 00000000 0001 03 32241
 0000000000000000: 00000003 00000000 00000000 0001 03 32242 /run/two-sides/green.sock
 0000000000000000: 00000003 00000000 00000000 0001 03 32243 /run/two sides/blue.sock
@@ -122,7 +123,7 @@ def resolve(host: str, port: int, type: int) -> list[tuple[object, ...]]:
         (["[::1]:9101"], 1),
         (["app1:9101", "app1:9102"], 4),
         (["app1"], 0),
-        (["unix:/run/two-sides/blue.sock"], 1),
+        (["unix:/run/two-sides/blue.sock"], 2),  # accepted, and waiting
         (["unix:/run/two sides/blue.sock"], 1),
         (["unix:/run/two-sides/none.sock"], 0),
         ([], 0),
