@@ -348,7 +348,9 @@ drained:
   elements: dict
   sample: [{side: blue, in_flight: 20, left: 0, seconds: 1.84}]
 applied_at:
-  description: When the new division was in force, in seconds since 1970; null when nothing was changed.
+  description: >-
+    When the load balancer had been told, in seconds since 1970: commands sent, link or flag in place, reload asked for.
+    Null when nothing was changed.
   returned: success
   type: float
 proven_at:

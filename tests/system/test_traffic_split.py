@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import json
 import os
 import subprocess
@@ -460,7 +462,7 @@ def test_a_side_is_drained_to_the_last_request(balancers: Balancers, strategy: s
         request.getfixturevalue("fresh")
     node, host = ("lb2", HOST) if strategy == "haproxy" else ("lb1", f"{SITE[strategy]}.example.test")
     assert "failed" not in balancers.one(node, all_to(strategy, "blue"))
-    argv = ["python3", "/opt/lab/strict_client.py", "--url", f"http://{node}/hold?seconds=2.5", "--host-header", host]
+    argv = ["python3", "/opt/lab/strict_client.py", "--url", f"http://{node}/hold?seconds=3", "--host-header", host]
     argv += ["--connections", "20", "--rate", "40", "--seconds", "0.5", "--log", f"/tmp/drain-{strategy}"]
     clients: list[subprocess.CompletedProcess[str]] = []
     thread = threading.Thread(target=lambda: clients.append(balancers.lab.exec("ops1", argv)))
@@ -488,7 +490,7 @@ def test_a_side_is_drained_to_the_last_request(balancers: Balancers, strategy: s
 
 def test_a_drain_that_takes_too_long_fails_and_puts_back(balancers: Balancers) -> None:
     assert "failed" not in balancers.one("lb1", all_to("nginx_flag", "blue"))
-    argv = ["curl", "--silent", "--header", "Host: flagged.example.test", "http://127.0.0.1/hold?seconds=2"]
+    argv = ["curl", "--silent", "--header", "Host: flagged.example.test", "http://127.0.0.1/hold?seconds=3"]
     with subprocess.Popen(["docker", "exec", balancers.lab.container("lb1"), *argv], stdout=subprocess.PIPE) as slow:
         time.sleep(0.5)
         failed = balancers.one("lb1", all_to("nginx_flag", "green", drain=["blue"], drain_timeout=0.2))
@@ -538,7 +540,7 @@ def test_nginx_weights_and_clients_that_stay_where_they_are(balancers: Balancers
         "lb1", nginx("nginx_include", {"blue": 95, "green": 5}, probe=check, upstream_options=["zone weighted 64k"])
     )
     assert done["changed"] and 2 <= done["proof"]["probe"]["answers"]["green"] <= 20, done
-    ask = {"vary": "Cookie: uid=%s", "count": 200}
+    ask = {"vary": "Cookie: uid=%s", "count": 100}
     users: list[set[int]] = []
     for percent in (5, 10, 25):
         options = nginx("nginx_split_clients", {"blue": 100 - percent, "green": percent})
@@ -546,13 +548,13 @@ def test_nginx_weights_and_clients_that_stay_where_they_are(balancers: Balancers
         done = balancers.one("lb1", options)
         assert done["changed"], done
         code = (
-            "import http.client\nfor uid in range(120):\n  c = http.client.HTTPConnection('127.0.0.1')\n"
+            "import http.client\nfor uid in range(100):\n  c = http.client.HTTPConnection('127.0.0.1')\n"
             "  c.request('GET', '/', headers={'Host': 'sticky.example.test', 'Cookie': f'uid=u{uid}'})\n"
             "  print(c.getresponse().getheader('X-Node'))"
         )
         lines = balancers.sh("lb1", "python3", "-c", code).split()
         users.append({number for number, node in enumerate(lines) if node == "green"})
-    assert users[0] < users[1] < users[2] and 15 <= len(users[2]) <= 50, users
+    assert users[0] < users[1] < users[2] and 10 <= len(users[2]) <= 45, users
     assert "failed" not in balancers.one("lb1", all_to("nginx_split_clients", "blue"))
 
 
@@ -641,50 +643,65 @@ class Judged:
 
 
 def switch_under_load(
-    balancers: Balancers, strategy: str, times: int, rate: int = 200, method: str = "GET"
-) -> tuple[dict[str, Any], Judged]:
-    node, host = ("lb2", HOST) if strategy == "haproxy" else ("lb1", f"{SITE[strategy]}.example.test")
-    names = {"blue": "app1", "green": "app2"} if strategy == "haproxy" else {"blue": "blue", "green": "green"}
-    assert "failed" not in balancers.one(node, all_to(strategy, "blue"))
+    balancers: Balancers, strategies: list[str], times: int, rate: int = 150, method: str = "GET"
+) -> dict[str, tuple[dict[str, Any], Judged]]:
+    """Switch there and back by each strategy at once while a strict client asks; what it saw, by strategy."""
     targets = ["green" if number % 2 == 0 else "blue" for number in range(times)]
-    log = f"/tmp/load-{strategy}"
-    options: dict[str, Any] = {"connections": 20, "rate": rate, "log": log, "method": method}
-    with balancers.lab.strict_client(f"http://{node}/whoami", host=host, seconds=200, **options) as client:
-        results = balancers.many(node, [all_to(strategy, target) for target in targets], 0.2)
-    assert all(one.get("changed") for one in results), results
-    judged = Judged(balancers.sh("ops1", "cat", log), results, [names[target] for target in targets])
-    ordered, seconds = sorted(judged.last_old), sorted(one["seconds"] for one in results)
-    print(
-        f"{strategy}, {method}, {times} switches: {client.result['requests']} requests, {client.result['failed']} "
-        f"failed {client.result['failures']}, {judged.wrong} wrong after confirmation; last old answer median "
-        f"{ordered[times // 2] * 1000:.1f} ms, worst {ordered[-1] * 1000:.1f} ms; {seconds[times // 2]:.2f} s a call"
-    )
-    return client.result, judged
+    clients, running = {}, {}
+    with contextlib.ExitStack() as stack, concurrent.futures.ThreadPoolExecutor() as pool:
+        for strategy in strategies:
+            node, host = ("lb2", HOST) if strategy == "haproxy" else ("lb1", f"{SITE[strategy]}.example.test")
+            assert "failed" not in balancers.one(node, all_to(strategy, "blue"))
+            options: dict[str, Any] = {
+                "connections": 20,
+                "rate": rate,
+                "method": method,
+                "log": f"/tmp/load-{strategy}",
+            }
+            client = balancers.lab.strict_client(f"http://{node}/whoami", host=host, seconds=200, **options)
+            clients[strategy] = stack.enter_context(client)
+        for strategy in strategies:
+            node, asked = "lb2" if strategy == "haproxy" else "lb1", [all_to(strategy, target) for target in targets]
+            running[strategy] = pool.submit(balancers.many, node, asked, 0.1)
+        results = {strategy: future.result() for strategy, future in running.items()}
+    seen = {}
+    for strategy, done in results.items():
+        assert all(one.get("changed") for one in done), done
+        names = {"blue": "app1", "green": "app2"} if strategy == "haproxy" else {"blue": "blue", "green": "green"}
+        log = balancers.sh("ops1", "cat", f"/tmp/load-{strategy}")
+        judged = Judged(log, done, [names[target] for target in targets])
+        last, seconds = sorted(judged.last_old), sorted(one["seconds"] for one in done)
+        result = clients[strategy].result
+        print(
+            f"{strategy}, {method}, {times} switches: {result['requests']} requests, {result['failed']} failed "
+            f"{result['failures']}, {judged.wrong} wrong after confirmation; last old answer median "
+            f"{last[times // 2] * 1000:.1f} ms, worst {last[-1] * 1000:.1f} ms; {seconds[times // 2]:.2f} s a call"
+        )
+        seen[strategy] = result, judged
+    return seen
 
 
-@pytest.mark.parametrize("strategy", ["haproxy", "nginx_socket", "nginx_flag"])
-def test_twenty_switches_under_load_lose_nothing(balancers: Balancers, strategy: str, request: Any) -> None:
-    if strategy == "haproxy":
-        request.getfixturevalue("fresh")
-    seen, judged = switch_under_load(balancers, strategy, 20)
-    assert seen["failed"] == 0 and seen["requests"] > 1000, seen
-    assert judged.wrong == 0
+AT_ONCE = ["haproxy", "nginx_socket", "nginx_flag"]
+
+
+def test_twenty_switches_of_each_under_load_lose_nothing(fresh: Balancers) -> None:
+    for seen, judged in switch_under_load(fresh, AT_ONCE, 20).values():
+        assert seen["failed"] == 0 and seen["requests"] > 500, seen
+        assert judged.wrong == 0
 
 
 def test_a_reload_of_nginx_under_load_is_reported_as_it_is(balancers: Balancers) -> None:
     """nginx before 1.27.4 promises nothing to clients that keep connections; nothing old answers what comes later."""
-    seen, judged = switch_under_load(balancers, "nginx_include", 4)
+    ((seen, judged),) = switch_under_load(balancers, ["nginx_include"], 4).values()
     assert judged.wrong == 0 and set(seen["failures"]) <= {"closed", "reset"}, seen
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("method", ["GET", "POST"])
-@pytest.mark.parametrize("strategy", ["haproxy", "nginx_socket", "nginx_flag", "nginx_include"])
-def test_many_switches_under_load(balancers: Balancers, strategy: str, method: str, request: Any) -> None:
-    """More of the same at a higher rate: 20 switches for each unit of KILLS up to 60."""
-    if strategy == "haproxy":
-        request.getfixturevalue("fresh")
-    seen, judged = switch_under_load(balancers, strategy, 20 * min(KILLS, 3), rate=400, method=method)
+@pytest.mark.parametrize("strategy", [*AT_ONCE, "nginx_include"])
+def test_many_switches_under_load(fresh: Balancers, strategy: str, method: str) -> None:
+    """More of the same at a higher rate: 20 switches for each of KILLS up to 60."""
+    ((seen, judged),) = switch_under_load(fresh, [strategy], 20 * min(KILLS, 3), 600, method).values()
     assert judged.wrong == 0
     if strategy != "nginx_include":
         assert seen["failed"] == 0, seen
@@ -749,5 +766,5 @@ def test_several_load_balancers_change_as_one(fresh: Balancers, tmp_path: Path) 
     assert done.returncode == 0, done.stdout + done.stderr
     assert fresh.count("lb1", "flagged.example.test", 10) == {"green": 10}
     assert fresh.servers() == {"app1": (0, 0), "app2": (100, 0)}
-    again = fresh.lab.playbook(play)
-    assert again.stdout.count("changed=0") == 2, again.stdout
+    assert not fresh.one("lb1", all_to("nginx_flag", "green"))["changed"]
+    assert not fresh.one("lb2", all_to("haproxy", "green"))["changed"]

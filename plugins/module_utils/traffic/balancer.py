@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,10 +51,14 @@ class Balancer:
     """One load balancer; the strategies are its subclasses.
 
     :param findings: what an operator should know, added to as things are seen.
+    :param now: the clock, in seconds since 1970.
+    :param told_at: when a change was complete as far as the load balancer was told of it, by that clock.
     """
 
     request: Request
     findings: list[Finding] = field(default_factory=list)
+    now: Callable[[], float] = time.time
+    told_at: float | None = None
 
     @property
     def subject(self) -> str:

@@ -348,7 +348,7 @@ class Haproxy(Balancer):
     def _refused(self) -> str:
         if self.run is None or self.program is None:
             return ""
-        argv = [self.program.executable, "-c", "-q"]
+        argv = [self.program.executable, "-c"]
         for path in self.program.paths:
             argv += ["-f", path]
         try:
@@ -488,6 +488,7 @@ class Haproxy(Balancer):
                 words.append(f"state {new[name]['state']}")
             for word in words:
                 self._command(f"set server {self.request.backend}/{name} {word}")
+        self.told_at = self.now()
         self._keep(target)
         return {"read_back": self._read_back(target)}
 

@@ -236,7 +236,7 @@ class Generated(Nginx):
             raise TrafficError(str(error)) from error
 
     def _load(self) -> dict[str, Any]:
-        self._asked = True
+        self._asked, self.told_at = True, self.now()
         try:
             logs = self.instance.error_logs(self.config())
             return prove_reload(self.instance, logs, self.request.reload, self.request.timeout).as_dict()
@@ -363,6 +363,7 @@ class Link(Nginx):
         path, link = self.request.path, target.settings["link"]
         try:
             _replace_link(path, link)
+            self.told_at = self.now()
             now = os.readlink(path) if os.path.lexists(path) else None
         except OSError as error:
             raise TrafficError(f"cannot replace the link {path}: {error.strerror}") from error
@@ -469,6 +470,7 @@ class Flag(Nginx):
             elif os.path.lexists(path):
                 os.unlink(path)
                 files.sync_directory(os.path.dirname(path))
+            self.told_at = self.now()
         except (files.FileError, OSError) as error:
             raise TrafficError(f"cannot {'make' if present else 'remove'} {path}: {error}") from error
         if os.path.lexists(path) != present:

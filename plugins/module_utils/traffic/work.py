@@ -6,8 +6,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +30,7 @@ class Outcome:
     """What was found and done.
 
     :param in_flight: side → requests under way when all was done; None where they cannot be counted.
-    :param applied_at: when the new division was in force, in seconds since 1970.
+    :param applied_at: when the load balancer had been told of the new division, in seconds since 1970.
     :param proven_at: when all that shows it had been seen.
     """
 
@@ -59,7 +58,6 @@ def carry_out(
     system: System,
     balancer: Balancer,
     asker: probe.Asker = probe.ask,
-    now: Callable[[], float] = time.time,
 ) -> Outcome:
     """Do what is asked and return what was found and done.
 
@@ -82,7 +80,7 @@ def carry_out(
     try:
         if changed:
             outcome.proof.update(balancer.apply(before, target))
-            outcome.applied_at = now()
+            outcome.applied_at = balancer.told_at
             outcome.after = balancer.read()
             if balancer.differs(outcome.after, target):
                 raise TrafficError(
@@ -90,7 +88,7 @@ def carry_out(
                 )
         if request.probe is not None:
             outcome.proof["probe"] = probe.prove(request.probe, sides, outcome.after.division, asker)
-        outcome.proven_at = now()
+        outcome.proven_at = balancer.now()
         for side in draining:
             _drain(request, system, balancer, side, outcome)
     except TrafficError as error:

@@ -50,7 +50,7 @@ class Setting:
         sides = [Side("blue", servers["blue"], blue), Side("green", servers["green"], green)]
         request = Request(strategy, sides, **given)
         system = self.machine.system()
-        return work.carry_out(request, system, work.make(request, system), now=lambda: self.machine.clock)
+        return work.carry_out(request, system, work.make(request, system))
 
     def refusal(self, strategy: str, *shares: float | None, **options: Any) -> str:
         with pytest.raises(TrafficError) as error:
