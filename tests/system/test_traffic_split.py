@@ -188,7 +188,7 @@ def balancers(lab: Lab) -> Iterator[Balancers]:
         (library / "ansible" / "__init__.py").touch()
         for source, target in (
             (str(ROOT / "plugins"), str(collection)),
-            (next(iter(module_utils.__path__)), str(library / "ansible")),
+            (str(Path(str(module_utils.__file__)).parent), str(library / "ansible")),
         ):
             assert call(["cp", "-r", source, target]).returncode == 0
         for node in ("lb1", "lb2"):
@@ -228,25 +228,30 @@ def _two_sides(lab: Lab, steps: Restore) -> None:
     raise AssertionError("the two sides did not start")
 
 
-GLOBAL = """
-	stats socket /run/haproxy/operator.sock mode 666 level operator
-	stats socket /run/haproxy/open.sock mode 600 level admin
-	stats socket ipv4@127.0.0.1:9999 level admin
+SOCKETS = """
+    stats socket /run/haproxy/operator.sock mode 666 level operator
+    stats socket /run/haproxy/open.sock mode 600 level admin
+    stats socket ipv4@127.0.0.1:9999 level admin
 """
-STATE_FILE = "	server-state-file /var/lib/haproxy/server-state\n"
+STATE_FILE = "    server-state-file /var/lib/haproxy/server-state\n"
 SOURCED = """
 backend sourced
-	balance source
-	server app1 app1:8080
-	server app2 app2:8080
+    balance source
+    server app1 app1:8080
+    server app2 app2:8080
 """
+
+
+def configuration() -> str:
+    """What the image of lb2 has, with more sockets and a static backend."""
+    text = (ROOT / "tests/lab/image/haproxy/rootfs/etc/haproxy/haproxy.cfg").read_text(encoding="utf-8")
+    return text.replace("\tstats timeout 30s\n", f"\tstats timeout 30s{SOCKETS}") + SOURCED
 
 
 @pytest.fixture
 def fresh(balancers: Balancers) -> Balancers:
     """HAProxy as its image brings it, with more sockets and a static backend."""
-    text = (ROOT / "tests/lab/image/haproxy/rootfs/etc/haproxy/haproxy.cfg").read_text(encoding="utf-8")
-    text = text.replace("	stats timeout 30s\n", f"	stats timeout 30s{GLOBAL}") + SOURCED
+    text = configuration()
     balancers.lab.write("lb2", "/etc/haproxy/haproxy.cfg", text)
     reload_haproxy(balancers)
     return balancers
@@ -337,7 +342,7 @@ def test_haproxy_states_are_kept_and_those_of_others_respected(fresh: Balancers)
 
 def test_haproxy_reads_its_state_file_at_a_reload(fresh: Balancers) -> None:
     text = fresh.sh("lb2", "cat", "/etc/haproxy/haproxy.cfg")
-    text = text.replace(GLOBAL, f"{GLOBAL}{STATE_FILE}")
+    text = text.replace(SOCKETS, f"{SOCKETS}{STATE_FILE}")
     text = text.replace("defaults\n", "defaults\n\tload-server-state-from-file global\n")
     fresh.lab.write("lb2", "/etc/haproxy/haproxy.cfg", text)
     fresh.lab.exec("lb2", ["rm", "-f", "/var/lib/haproxy/server-state"])
@@ -399,8 +404,7 @@ def test_haproxy_refuses_with_one_sentence(
 
 @pytest.fixture(scope="module")
 def still(balancers: Balancers) -> tuple[str, str]:
-    text = (ROOT / "tests/lab/image/haproxy/rootfs/etc/haproxy/haproxy.cfg").read_text(encoding="utf-8")
-    text = text.replace("	stats timeout 30s\n", f"	stats timeout 30s{GLOBAL}") + SOURCED
+    text = configuration()
     balancers.lab.write("lb2", "/etc/haproxy/haproxy.cfg", text)
     reload_haproxy(balancers)
     return text, str(balancers.servers())
@@ -692,7 +696,7 @@ def test_twenty_switches_of_each_under_load_lose_nothing(fresh: Balancers) -> No
 
 def test_a_reload_of_nginx_under_load_is_reported_as_it_is(balancers: Balancers) -> None:
     """nginx before 1.27.4 promises nothing to clients that keep connections; nothing old answers what comes later."""
-    ((seen, judged),) = switch_under_load(balancers, ["nginx_include"], 4).values()
+    seen, judged = switch_under_load(balancers, ["nginx_include"], 4)["nginx_include"]
     assert judged.wrong == 0 and set(seen["failures"]) <= {"closed", "reset"}, seen
 
 
@@ -701,7 +705,7 @@ def test_a_reload_of_nginx_under_load_is_reported_as_it_is(balancers: Balancers)
 @pytest.mark.parametrize("strategy", [*AT_ONCE, "nginx_include"])
 def test_many_switches_under_load(fresh: Balancers, strategy: str, method: str) -> None:
     """More of the same at a higher rate: 20 switches for each of KILLS up to 60."""
-    ((seen, judged),) = switch_under_load(fresh, [strategy], 20 * min(KILLS, 3), 600, method).values()
+    seen, judged = switch_under_load(fresh, [strategy], 20 * min(KILLS, 3), 600, method)[strategy]
     assert judged.wrong == 0
     if strategy != "nginx_include":
         assert seen["failed"] == 0, seen
