@@ -170,6 +170,14 @@ def test_what_takes_more_comes_first(setting: Setting) -> None:
         "set server worklog_api/app1 weight 0",
         "set server worklog_api/app1 state maint",
     ]
+    assert "server app1 app1:8080 check weight 0 disabled\n" in setting.config.read_text()
+
+
+def test_a_socket_that_may_only_look(setting: Setting) -> None:
+    setting.fake.level = "operator"
+    with pytest.raises(TrafficError, match="has the level operator and may not change weights"):
+        setting.call(sides(90, 10))
+    assert setting.call(sides(None, None)).before.division == {"blue": 50, "green": 50}
 
 
 def test_everything_comes_back_exactly(setting: Setting) -> None:
