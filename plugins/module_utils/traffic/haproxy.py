@@ -124,6 +124,7 @@ class Haproxy(Balancer):
     config: configuration.Configuration | None = None
     state_file: str | None = None
     static: bool = False
+    problem: str = ""
     agree: bool = True
 
     @property
@@ -199,11 +200,18 @@ class Haproxy(Balancer):
         alone = [name for name in self.rows if name not in named and (given[name] or not self.request.sides)]
         return [*self.request.sides, *(Side(name, (name,)) for name in alone if not self._backup(name))]
 
+    def _strays(self, servers: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """Return the servers of no side that take traffic; backups take none while others do."""
+        named = {server for side in self.request.sides for server in side.servers}
+        given = {name: one["weight"] for name, one in servers.items() if one["state"] == "ready"}
+        return [name for name in servers if name not in named and given.get(name) and not self._backup(name)]
+
     def _backup(self, name: str) -> bool:
         return self.stat.get(name, {}).get("bck") == "1"
 
     def look(self, state: State) -> None:
         """Add findings about servers that do not take what the division gives them."""
+        asked = {server for side in self.request.sides if side.state == "maint" for server in side.servers}
         for name, row in self.rows.items():
             one, subject = state.settings["servers"][name], f"{self.request.backend}/{name}"
             stat, bits = self.stat.get(name, {}), int(row["srv_admin_state"])
@@ -212,10 +220,11 @@ class Haproxy(Balancer):
                 self._note("server.out", subject, "warning", f"{subject} takes nothing: {why}")
             elif one["state"] == "maint":
                 message = f"{subject} is in maintenance; it stays so until 'state: ready' is asked for it"
-                self._note("server.maintenance", subject, "warning", message)
+                self._note("server.maintenance", subject, "info" if name in asked else "warning", message)
             elif int(row["srv_op_state"]) == api.STOPPED and stat.get("status", "").startswith("DOWN"):
                 said = stat.get("last_chk") or stat.get("check_status") or "no reason given"
-                self._note("server.down", subject, "critical", f"{subject} is down by its check: {said}")
+                severity = "critical" if one["state"] == "ready" and one["weight"] else "info"
+                self._note("server.down", subject, severity, f"{subject} is down by its check: {said}")
             elif one["state"] == "ready" and one["weight"] and 0 < int(stat.get("weight") or 0) < one["weight"]:
                 message = f"{subject} takes less than its share while it starts slowly"
                 self._note("server.slowstart", subject, "info", message, int(stat["weight"]), one["weight"])
@@ -226,18 +235,9 @@ class Haproxy(Balancer):
             if stat.get("cookie") and one["state"] != "maint" and not one["weight"]:
                 message = f"sessions that a cookie ties to {subject} still go there; 'state: maint' ends that"
                 self._note("server.persistent", subject, "warning", message)
-        named = {server for side in self.request.sides for server in side.servers}
-        for name in self.rows:
-            one = state.settings["servers"][name]
-            if (
-                self.request.sides
-                and name not in named
-                and one["weight"]
-                and one["state"] == "ready"
-                and not self._backup(name)
-            ):
-                message = f"{self.request.backend}/{name} takes traffic and is of no side"
-                self._note("server.no_side", f"{self.request.backend}/{name}", "warning", message)
+        for name in self._strays(state.settings["servers"]) if self.request.sides else ():
+            message = f"{self.request.backend}/{name} takes traffic and is of no side"
+            self._note("server.no_side", f"{self.request.backend}/{name}", "warning", message)
         if self.persist == "none":
             message = f"a reload of HAProxy forgets how {self.subject} is divided"
             self._note("not_kept", self.subject, "warning", message, advice="set persist to another value than none")
@@ -251,34 +251,34 @@ class Haproxy(Balancer):
     # -- what a reload reads
 
     def _find_persistence(self, facts: Mapping[str, str]) -> None:
-        backend, wanted = self.request.backend, self.request.persist
+        """Find where a reload reads weights; when that is not found, only a change is refused."""
+        backend, self.persist, self.problem = self.request.backend, self.request.persist, ""
         self.program = find_program(facts.get("Pid", ""), self.request.config, self.request.executable, self.proc)
+        problem = (
+            f"the configuration of the HAProxy at {self.request.sockets[0]} is not found on this host, so a reload "
+            "would forget the division: name it in 'config', or set persist: none"
+        )
         if self.program is not None:
             try:
                 self.config = load(self.program)
-            except TrafficError:
-                if wanted != "none":
-                    raise
+            except TrafficError as error:
+                problem = str(error)
         if self.config is not None:
             self.state_file = self.config.state_file(backend)
             self.static = self.config.static(backend, self.stat.get("BACKEND", {}).get("algo", ""))
-        self.persist = wanted
-        if wanted == "none":
-            return
-        if self.config is None:
-            raise TrafficError(
-                f"the configuration of the HAProxy at {self.request.sockets[0]} is not found on this host, so a reload "
-                "would forget the division: name it in 'config', or set persist: none",
-                refused=True,
-            )
-        if wanted == "auto":
+            problem = ""
+        if self.persist == "auto":
             self.persist = "state_file" if self.state_file else "configuration"
-        if self.persist == "state_file" and not self.state_file:
-            raise TrafficError(
+        if self.persist == "state_file" and not self.state_file and not problem:
+            problem = (
                 f"the backend {backend} reads no state file at a reload: set 'server-state-file' in the global section "
-                "and 'load-server-state-from-file global' in the backend or its defaults, and reload HAProxy",
-                refused=True,
+                "and 'load-server-state-from-file global' in the backend or its defaults, and reload HAProxy"
             )
+        self.problem = problem if self.persist != "none" else ""
+
+    def _must_be_kept(self) -> None:
+        if self.problem:
+            raise TrafficError(self.problem, refused=True)
 
     def _kept(self) -> dict[str, Any]:
         if self.persist == "configuration" and self.config is not None:
@@ -366,6 +366,7 @@ class Haproxy(Balancer):
     # -- planning
 
     def plan(self, before: State, asked: str) -> State:
+        self._must_be_kept()
         servers = {name: dict(one) for name, one in before.settings["servers"].items()}
         sides = self.request.sides
         for side in sides:
@@ -402,15 +403,12 @@ class Haproxy(Balancer):
 
     def _may_divide(self, servers: Mapping[str, Mapping[str, Any]]) -> None:
         """See that every side that is to get a share can take it, and nobody else takes one."""
-        backend = self.request.backend
-        named = {server for side in self.request.sides for server in side.servers}
-        for name, one in servers.items():
-            if name not in named and one["weight"] and one["state"] == "ready" and not self._backup(name):
-                raise TrafficError(
-                    f"{backend}/{name} takes traffic and is of no side, so the percentages would not hold: name it "
-                    "in a side, or take it out of service",
-                    refused=True,
-                )
+        for name in self._strays(servers):
+            raise TrafficError(
+                f"{self.request.backend}/{name} takes traffic and is of no side, so the percentages would not hold: "
+                "name it in a side, or take it out of service",
+                refused=True,
+            )
         for side in (side for side in self.request.sides if side.percent):
             ready = [name for name in side.servers if servers[name]["state"] == "ready"]
             if not ready:
@@ -452,6 +450,7 @@ class Haproxy(Balancer):
         return given
 
     def given_back(self, before: State, settings: Mapping[str, Any]) -> State:
+        self._must_be_kept()
         self.of_same(settings, backend=self.request.backend)
         for name in settings["servers"]:
             known("server", name, self.rows, f"the backend {self.request.backend}")

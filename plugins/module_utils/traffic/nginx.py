@@ -459,7 +459,8 @@ class Flag(Nginx):
             if hidden:
                 message = f"the workers of nginx may not be able to look into {directory}"
                 advice = "let others enter it (mode o+x), or see by a probe that they do"
-                self.findings.append(Finding("traffic.flag.hidden", path, "warning", message, advice=advice))
+                finding = Finding("traffic.flag.hidden", path, "warning", message, advice=advice)
+                self.findings += [finding] if finding not in self.findings else []
             directory = os.path.dirname(directory)
 
     def apply(self, before: State, target: State) -> dict[str, Any]:

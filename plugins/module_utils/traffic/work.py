@@ -75,7 +75,7 @@ def carry_out(
     except TrafficError as error:
         raise TrafficError(str(error), refused=True, **error.details) from error
     if request.check_mode:
-        balancer.look(target)
+        balancer.look(before)
         return outcome
     try:
         if changed:

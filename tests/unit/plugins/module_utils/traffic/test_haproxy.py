@@ -178,6 +178,10 @@ def test_a_socket_that_may_only_look(setting: Setting) -> None:
     with pytest.raises(TrafficError, match="has the level operator and may not change weights"):
         setting.call(sides(90, 10))
     assert setting.call(sides(None, None)).before.division == {"blue": 50, "green": 50}
+    # nor does a look need to know where a reload would read
+    setting.fake.level = "admin"
+    assert setting.call(sides(None, None), config=None).before.division == {"blue": 50, "green": 50}
+    assert setting.call(sides(90, 10), config=None, persist="none").changed
 
 
 def test_everything_comes_back_exactly(setting: Setting) -> None:
@@ -262,7 +266,9 @@ def test_servers_that_are_out(setting: Setting) -> None:
         setting.call(sides(50, 50))
     done = setting.call(sides(100, 0))
     assert [one.check for one in done.findings] == ["traffic.server.maintenance", "traffic.division"]
-    assert setting.fake.servers["app2"]["admin"] == 1
+    assert setting.fake.servers["app2"]["admin"] == 1 and done.findings[0].severity == "warning"
+    asked = [sides(100, 0)[0], replace(sides(100, 0)[1], state="maint")]
+    assert setting.call(asked).findings[0].severity == "info"
     done = setting.call([sides(50, 50)[0], replace(sides(50, 50)[1], state="ready")])
     assert setting.fake.servers["app2"]["admin"] == 0 and setting.weights() == [50, 50]
 
@@ -272,6 +278,7 @@ def test_servers_that_are_out(setting: Setting) -> None:
         setting.call(sides(90, 10))
     (down,) = (one for one in setting.call(sides(None, None)).findings if one.severity == "critical")
     assert down.message == "worklog_api/app2 is down by its check: Connection refused"
+    assert setting.call(sides(100, 0)).findings[0].severity == "info"  # it takes nothing
 
 
 @pytest.mark.parametrize(
