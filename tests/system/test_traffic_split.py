@@ -490,7 +490,8 @@ def test_a_side_is_drained_to_the_last_request(balancers: Balancers, strategy: s
     last = max(float(line.split()[1]) for line in balancers.sh("ops1", "cat", f"/tmp/drain-{strategy}").splitlines())
     late = done["proven_at"] + drained["seconds"] - last
     print(f"{strategy}: drained {late * 1000:.0f} ms after the last answer")
-    assert -0.05 < late < 0.2
+    busy = os.getloadavg()[0] > (os.cpu_count() or 1)
+    assert -0.05 < late < (0.5 if busy else 0.2)
 
 
 def test_a_drain_that_takes_too_long_fails_and_puts_back(balancers: Balancers) -> None:
