@@ -29,7 +29,7 @@ except ImportError:
     zlib_ng = None  # type: ignore[assignment,unused-ignore]
 
 #: Decompressed bytes handed on at a time.
-PIECE = 2 * 1024 * 1024
+PIECE = 1024 * 1024
 
 #: Dictionary and window sizes above this are not decompressed, in bytes (xz -9 needs 65 MiB).
 MEMORY = 70 * 1024 * 1024
@@ -37,7 +37,7 @@ MEMORY = 70 * 1024 * 1024
 #: Compressed bytes given to a decompressor at a time: little at the start of a member, since what follows the
 #: member is copied, and more as it goes on.
 _FIRST_STEP = 4 * 1024
-_LAST_STEP = 1024 * 1024
+_LAST_STEP = 256 * 1024
 
 _ZEROS = re.compile(rb"\0*")
 
