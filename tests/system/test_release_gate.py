@@ -261,7 +261,7 @@ def test_probes_of_its_own_find_errors_without_any_traffic(lab: Lab, restore: Re
     [
         ({"sources": [HAPROXY], "metrics": [ERRORS]}, ("--become", "--become-user=www-data"), "set become: true"),
         ({"sources": [{**HAPROXY, "candidate": ["worklog_api/app3"]}], "metrics": [ERRORS]}, (), "has no 'worklog_api"),
-        ({"sources": [{**HAPROXY, "sockets": ["/run/none"]}], "metrics": [ERRORS]}, (), "there is no socket /run/none"),
+        ({"sources": [{**HAPROXY, "sockets": ["/run/none"]}], "metrics": [ERRORS]}, (), "answers at /run/none"),
         ({"sources": [HAPROXY], "metrics": [{**ERRORS, "p0": "2%"}]}, (), "p1 above p0"),
         (
             {"sources": [{"type": "prometheus", "url": "http://127.0.0.1:9", "candidate_queries": {"value": "up"}}],

@@ -11,10 +11,10 @@ counted after the last question is lost. HAProxy knows latencies only as average
 from __future__ import annotations
 
 import csv
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ansible_collections.worklog.maintenance.plugins.module_utils.haproxy_socket import SocketError, exchange
 from ansible_collections.worklog.maintenance.plugins.module_utils.release.counts import (
     SIDES,
     Counts,
@@ -26,8 +26,6 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.release.counts
 
 #: Seconds for one answer of the socket.
 PATIENCE = 5.0
-#: Bytes that an answer may have: some 100,000 servers.
-_MAX_ANSWER = 64 * 1024 * 1024
 #: Attempts at a server that end without a status of it: connections that failed, were tried again, or went to another
 #: server. A backend's own statuses hold what became of them.
 _ATTEMPTS = ("econ", "wretr", "wredis")
@@ -77,37 +75,9 @@ def ask(address: str, command: str) -> str:
     :raises SourceError: when none comes.
     """
     try:
-        if address.startswith("/"):
-            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            connection.settimeout(PATIENCE)
-        else:
-            host, _unused, port = address.rpartition(":")
-            connection = socket.create_connection((host.strip("[]"), int(port)), PATIENCE)
-        with connection:
-            if address.startswith("/"):
-                connection.connect(address)
-            connection.sendall(command.encode() + b"\n")
-            parts: list[bytes] = []
-            size = 0
-            while size < _MAX_ANSWER:
-                part = connection.recv(1 << 16)
-                if not part:
-                    return b"".join(parts).decode("utf-8", "replace")
-                parts.append(part)
-                size += len(part)
-    except PermissionError as error:
-        raise SourceError(
-            f"this account may not open HAProxy's socket {address}; set become: true, or give it its group"
-        ) from error
-    except FileNotFoundError as error:
-        raise SourceError(
-            f"there is no socket {address}; HAProxy needs a line 'stats socket {address}' in its section global"
-        ) from error
-    except socket.timeout as error:  # TimeoutError only since Python 3.10
-        raise SourceError(f"HAProxy's socket {address} did not answer within {PATIENCE:g} s") from error
-    except OSError as error:
-        raise SourceError(f"HAProxy's socket {address} does not answer: {error.strerror or error}") from error
-    raise SourceError(f"the answer of {address} is longer than {_MAX_ANSWER} bytes, which is no list of servers")
+        return exchange(address, command, PATIENCE)
+    except SocketError as error:
+        raise SourceError(str(error)) from error
 
 
 class HaproxySource(Source):

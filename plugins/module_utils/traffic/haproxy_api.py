@@ -7,13 +7,10 @@
 from __future__ import annotations
 
 import csv
-import errno
-import os
 import re
-import socket
-import time
 from collections.abc import Callable
 
+from ansible_collections.worklog.maintenance.plugins.module_utils.haproxy_socket import SocketError, exchange
 from ansible_collections.worklog.maintenance.plugins.module_utils.traffic.split import NAME, TrafficError
 
 #: Given an address and a command, returns what HAProxy answers; tests hand in transcripts.
@@ -34,23 +31,10 @@ def speak(address: str, command: str) -> str:
     """
     if "\n" in command or ";" in command:
         raise TrafficError(f"{command!r} would be more than one command", refused=True)
-    deadline = time.monotonic() + TIMEOUT
     try:
-        with _connect(address) as connection:
-            connection.sendall(command.encode() + b"\n")
-            parts: list[bytes] = []
-            while True:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise TrafficError(f"HAProxy at {address} did not answer '{command}' within {TIMEOUT:g} s")
-                connection.settimeout(left)
-                part = connection.recv(65536)
-                if not part:
-                    break
-                parts.append(part)
-    except OSError as error:
-        raise TrafficError(_unreachable(address, error)) from error
-    answer = b"".join(parts).decode("utf-8", "replace")
+        answer = exchange(address, command, TIMEOUT)
+    except SocketError as error:
+        raise TrafficError(str(error), refused=error.usage) from error
     if answer.startswith("Permission denied"):
         raise TrafficError(
             f"the socket {address} may not '{' '.join(command.split()[:2])}': give its 'stats socket' line "
@@ -59,36 +43,6 @@ def speak(address: str, command: str) -> str:
     if answer.startswith("Unknown command"):
         raise TrafficError(f"HAProxy at {address} does not know '{command}': {answer.strip().splitlines()[0]}")
     return answer
-
-
-def _connect(address: str) -> socket.socket:
-    path = address[5:] if address.startswith("unix@") else address
-    if "/" in path:
-        connection = socket.socket(socket.AF_UNIX)
-        try:
-            connection.settimeout(TIMEOUT)
-            connection.connect(path)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-    host, _ignored, port = path.rpartition(":")
-    if not host or not port.isdigit():
-        raise TrafficError(
-            f"the socket {address!r} is neither a path such as /run/haproxy/admin.sock nor host:port", refused=True
-        )
-    return socket.create_connection((host.strip("[]"), int(port)), TIMEOUT)
-
-
-def _unreachable(address: str, error: OSError) -> str:
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return f"the socket {address} of HAProxy may not be opened by uid {os.geteuid()}; set become: true"
-    if error.errno in (errno.ENOENT, errno.ECONNREFUSED):
-        return (
-            f"no HAProxy answers at {address} ({error.strerror}): start it, or name the address of its 'stats socket' "
-            "line in 'sockets'"
-        )
-    return f"HAProxy at {address} cannot be reached: {error}"
 
 
 def servers_state(text: str, backend: str) -> dict[str, dict[str, str]]:
