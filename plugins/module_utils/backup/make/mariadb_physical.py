@@ -170,7 +170,8 @@ def make(work: Work, access: Access, packing: Packing, parallel: int) -> Made:
     compressing, suffix = packing
     name = f"backup.{stream}{suffix}"
     try:
-        output = work.stream([Stage(argv, access.environment), *compressing], name)
+        # Every piece of the stream has a checksum, and so has every page in it.
+        output = work.stream([Stage(argv, access.environment), *compressing], name, content=False)
     except PipelineError as error:
         troubles = review(_text(os.path.join(logs, f"{program}.log")))[1]
         if troubles and str(error).startswith(program):  # its last words are seldom those that tell why

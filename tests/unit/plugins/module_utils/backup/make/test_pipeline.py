@@ -61,10 +61,25 @@ def test_the_output_is_kept_and_hashed_and_the_source_is_watched(tmp_path: Path)
         ("import os; os.kill(os.getpid(), 9)", "import sys; sys.stdin.read()", "first was ended by signal 9"),
     ],
 )
-def test_every_exit_code_counts(tmp_path: Path, first: str, second: str, words: str) -> None:
+@pytest.mark.parametrize("content", [True, False])
+def test_every_exit_code_counts(tmp_path: Path, first: str, second: str, words: str, content: bool) -> None:
     stages = [python("first", first, tmp_path), python("second", second, tmp_path)]
     with pytest.raises(PipelineError, match=words):
-        run(stages, str(tmp_path / "out"), logs=str(tmp_path), timeout=60)
+        run(stages, str(tmp_path / "out"), logs=str(tmp_path), timeout=60, content=content)
+
+
+def test_what_has_checksums_of_its_own_goes_straight_on(tmp_path: Path) -> None:
+    """The first program and the second one have the same pipe, and nothing of it is hashed."""
+    show = "import os; os.write(1, os.readlink('/proc/self/fd/%d').encode())"
+    stages = [
+        python("first", show % 1, tmp_path),
+        python("second", f"{show % 0}; os.write(1, os.read(0, 99))", tmp_path),
+    ]
+    output = run(stages, str(tmp_path / "out"), logs=str(tmp_path), timeout=60, content=False)
+    names = (tmp_path / "out").read_text(encoding="ascii").split("pipe:")
+    assert len(names) == 3 and names[1] == names[2]
+    assert output.entry.content is None
+    assert output.entry.sha256 == hashlib.sha256((tmp_path / "out").read_bytes()).hexdigest()
 
 
 def ended(pid: int) -> bool:
