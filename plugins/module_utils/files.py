@@ -145,6 +145,22 @@ def sync_directory(path: str) -> None:
         os.close(descriptor)
 
 
+def switch_link(link: str, target: str) -> None:
+    """Have a symbolic link point elsewhere in one step, durably: a reader sees the old or the new one, never none.
+
+    :raises OSError: when it cannot; the old one is there then.
+    """
+    directory = os.path.dirname(os.path.abspath(link))
+    temporary = os.path.join(directory, f".{os.path.basename(link)}.{os.getpid()}.new")
+    os.symlink(target, temporary)
+    try:
+        os.replace(temporary, link)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    sync_directory(directory)
+
+
 def _copy_attributes(source: str, status: os.stat_result, target: str) -> None:
     if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
         os.chown(target, status.st_uid, status.st_gid)

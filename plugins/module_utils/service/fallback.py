@@ -62,19 +62,6 @@ def restore(fallback: Fallback) -> None:
     try:
         files.restore_all(fallback.contents)
         for link, target in fallback.links.items():
-            switch(link, target)
+            files.switch_link(link, target)
     except (files.FileError, OSError) as error:
         raise ServiceError(f"the previous state could not be put back: {error}") from error
-
-
-def switch(link: str, target: str) -> None:
-    """Let a symbolic link point elsewhere in one step: there is no moment without it."""
-    directory = os.path.dirname(os.path.abspath(link))
-    temporary = os.path.join(directory, f".{os.path.basename(link)}.{os.getpid()}.new")
-    os.symlink(target, temporary)
-    try:
-        os.replace(temporary, link)
-    except OSError:
-        os.unlink(temporary)
-        raise
-    files.sync_directory(directory)

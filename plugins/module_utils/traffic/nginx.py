@@ -390,19 +390,11 @@ def _names_socket(word: str, path: str) -> bool:
 
 
 def _replace_link(path: str, link: str | None) -> None:
-    """Have a link point elsewhere in one step: a reader sees the old or the new one, never none."""
-    directory = os.path.dirname(path)
     if link is None:
         os.unlink(path)
+        files.sync_directory(os.path.dirname(path))
     else:
-        temporary = os.path.join(directory, f".{os.path.basename(path)}.{os.getpid()}.new")
-        os.symlink(link, temporary)
-        try:
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    files.sync_directory(directory)
+        files.switch_link(path, link)
 
 
 @dataclass

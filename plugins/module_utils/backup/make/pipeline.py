@@ -113,7 +113,7 @@ class _Sink(io.RawIOBase):
         small pieces is given the time to become a larger one, since waking up for each costs more than that.
         """
         buffer = memoryview(bytearray(_PIECE))
-        while size := source.readinto(buffer):  # type: ignore[attr-defined]
+        while size := os.readv(source.fileno(), [buffer]):
             self.write(buffer[:size])
             if size < _PIECE // 2:
                 time.sleep(_PAUSE)

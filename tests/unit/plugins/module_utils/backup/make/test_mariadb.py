@@ -262,9 +262,9 @@ def test_a_log_that_was_exchanged_for_one_of_the_same_name(
     )
     if there is not None:
         (tmp_path / "binlog.000004").write_bytes(there)
-    todo = mariadb_logs.Plan(listed(5))
-    found = mariadb_logs.same_content(todo, listed(4, 5), previous, str(tmp_path))
-    assert (found == todo) == same
+    chosen = mariadb_logs.Plan(listed(5))
+    found = mariadb_logs.same_content(chosen, listed(4, 5), previous, str(tmp_path))
+    assert (found == chosen) == same
     assert same or (found.files == listed(4, 5) and "binlog.000004 is not the file" in str(found.gap))
 
 
