@@ -36,6 +36,8 @@ def extract(stream: IO[bytes], root: str) -> int:
         with tarfile.open(fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape") as archive:
             for member in archive:
                 number += 1
+                if member.isdir() and member.name in (".", "./"):
+                    continue
                 target = _inside(root, member.name)
                 os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
                 if member.isdir():

@@ -18,6 +18,7 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.release.artefa
 CURRENT = "current"
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._/:-]*")
 
 
@@ -105,7 +106,7 @@ class Images:
         return True
 
     def surplus(self, keep: int, protect: Sequence[str]) -> list[str]:
-        """Return the versions that are more than are to be kept, oldest first."""
+        """Return the versions that are more than are to be kept, oldest first; other tags are left alone."""
         text = self._docker(["image", "ls", "--format", "{{.Tag}}\t{{.CreatedAt}}", self.name])
         found = [line.split("\t") for line in text.splitlines() if "\t" in line]
         ordered = sorted((at, tag) for tag, at in found if tag not in (CURRENT, "<none>"))

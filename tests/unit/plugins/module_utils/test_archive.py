@@ -35,12 +35,13 @@ FILE, DIRECTORY, LINK, HARD = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE,
 
 def test_files_directories_and_links(tmp_path: Path) -> None:
     stream = archive(
+        ("./", DIRECTORY, "", b""),
         ("etc/", DIRECTORY, "", b""),
         ("etc/app/.env", FILE, "", b"PORT=1\n"),
         ("etc/app/same", HARD, "etc/app/.env", b""),
         ("etc/current", LINK, "/srv/elsewhere", b""),
     )
-    assert extract(stream, str(tmp_path)) == 4
+    assert extract(stream, str(tmp_path)) == 5
     assert (tmp_path / "etc/app/.env").read_bytes() == b"PORT=1\n"
     assert (tmp_path / "etc/app/.env").stat().st_mode & 0o7777 == 0o755, "nothing runs as somebody else"
     assert (tmp_path / "etc/app/same").stat().st_ino == (tmp_path / "etc/app/.env").stat().st_ino
