@@ -41,7 +41,7 @@ class Images:
         if not found:
             return {}
         tags = [tag.rpartition(":")[2] for tag in found["RepoTags"] or [] if tag.startswith(f"{self.name}:")]
-        return {"version": next((tag for tag in tags if tag != CURRENT), ""), "artefact": found["Id"]}
+        return {"version": next((tag for tag in tags if _VERSION.match(tag)), ""), "artefact": found["Id"]}
 
     def trouble(self, version: str, digest: str) -> str:
         """Return why a version cannot be used, empty when its tag names the right image."""
@@ -109,7 +109,7 @@ class Images:
         """Return the versions that are more than are to be kept, oldest first; other tags are left alone."""
         text = self._docker(["image", "ls", "--format", "{{.Tag}}\t{{.CreatedAt}}", self.name])
         found = [line.split("\t") for line in text.splitlines() if "\t" in line]
-        ordered = sorted((at, tag) for tag, at in found if tag not in (CURRENT, "<none>"))
+        ordered = sorted((at, tag) for tag, at in found if _VERSION.match(tag))
         return surplus([tag for _unused, tag in ordered], keep, [self.live().get("version", ""), *protect])
 
     def _inspect(self, reference: str) -> dict[str, Any]:
