@@ -12,12 +12,10 @@ from typing import Any, NamedTuple
 
 from ansible_collections.worklog.maintenance.plugins.module_utils.finding import SEVERITIES, Finding
 from ansible_collections.worklog.maintenance.plugins.module_utils.release import versions
+from ansible_collections.worklog.maintenance.plugins.module_utils.release.definition import SHARING
 
 #: From the quickest to the most careful.
 METHODS = ("in_place", "rolling", "canary", "blue_green", "maintenance_window")
-
-#: What divides requests in any share; the other strategies give a host or a side everything or nothing.
-SHARING = ("haproxy", "nginx_include", "nginx_split_clients")
 
 
 class Words(NamedTuple):
