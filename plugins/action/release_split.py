@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Divides the traffic of an application on one load balancer, by as many calls of traffic_split as its strategy needs."""
+"""Divides the traffic of an application on a load balancer, by as many calls of traffic_split as its strategy needs."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ class ActionModule(ActionBase):
                 sides = [{key: side[key] for key in ("name", "servers") if key in side} for side in task["sides"]]
                 back = self._split({**task, "sides": sides, "restore": result["before"]}, variables)
                 if back.get("failed"):
-                    failed["msg"] = f"{failed.get('msg')}; and {task.get('path')} could not be put back: {back.get('msg')}"
+                    failed["msg"] = (
+                        f"{failed.get('msg')}; and {task.get('path')} could not be put back: {back.get('msg')}"
+                    )
         return failed
 
     @staticmethod

@@ -373,6 +373,7 @@ def make(
             for step in steps(method, there, declared, application, version)
         ],
         "findings": [finding.as_dict() for finding in findings],
+        "problems": [_line(finding.as_dict()) for finding in findings if finding.severity == "critical"],
         "ready": not any(finding.severity == "critical" for finding in findings),
         "from": old,
     }
@@ -406,10 +407,10 @@ def text(plan: Mapping[str, Any], language: str = "en") -> list[str]:
     lines.append(say("Steps:", "步骤:"))
     for number, step in enumerate(plan["steps"], 1):
         where = f" @ {step['where']}" if step["where"] else ""
-        lines.append(f"{number:3}. {_WHO[step['who']][pick]}{where}: {step['what'][language]}")
+        lines.append(f"{number:3}. {_WHO[step['who']][pick]}{where}{say(': ', ':')}{step['what'][language]}")
     lines.append(say("Preconditions:", "前提条件:"))
     lines += [
-        f"  [{finding['severity']}] {finding['message']}" + (f" ({finding['advice']})" if finding.get("advice") else "")
+        f"  [{finding['severity']}] {_line(finding)}" + (f" ({finding['advice']})" if finding["advice"] else "")
         for finding in plan["findings"]
     ] or ["  " + say("[ok] nothing stands against it", "[ok] 无障碍")]
     lines.append(
@@ -418,3 +419,9 @@ def text(plan: Mapping[str, Any], language: str = "en") -> list[str]:
         else say("NOT READY: what is critical must be cleared first.", "未就绪:请先处理 critical 项。")
     )
     return lines
+
+
+def _line(finding: Mapping[str, Any]) -> str:
+    """Return a message with what it is about, where it does not say so itself."""
+    subject, message = str(finding["subject"]), str(finding["message"])
+    return message if subject in message else f"{subject}: {message}"

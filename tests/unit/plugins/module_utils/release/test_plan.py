@@ -161,7 +161,7 @@ def test_the_worst_comes_first_and_decides() -> None:
     made = plan.make("worklog-api", "1.1.0", FULL, Declared(), hosts, others)
     assert made["findings"][0]["message"] == "the backup is 3 d old"
     assert plan.text(made)[-1] == "NOT READY: what is critical must be cleared first."
-    assert "  [critical] the backup is 3 d old" in plan.text(made)
+    assert "  [critical] db1: the backup is 3 d old" in plan.text(made)
 
 
 def test_a_host_that_was_not_looked_at_is_unknown() -> None:
