@@ -256,7 +256,7 @@ def check(document: Any, application: str, path: str) -> dict[str, Any]:
         trouble = f"is the state of '{document['application']}', not of '{application}'"
     if trouble:
         raise StateError(f"{path} {trouble}. {_LEFT_ALONE}")
-    return document
+    return dict(document)
 
 
 class Store:
