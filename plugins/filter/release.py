@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.worklog.maintenance.plugins.module_utils.finding import Finding, from_dict
-from ansible_collections.worklog.maintenance.plugins.module_utils.release import definition, plan
+from ansible_collections.worklog.maintenance.plugins.module_utils.release import definition, plan, report
 
 
 def release_plan(
@@ -75,6 +75,12 @@ def release_watch(
         raise AnsibleFilterError(str(error)) from error
 
 
+def release_report(records: Sequence[Mapping[str, Any]], title: str, application: str = "", html: bool = False) -> str:
+    """Return the report of releases and rollbacks that records tell of, as text or as a page."""
+    found = report.runs(records, application)
+    return report.page(found, title) if html else report.text(found, title)
+
+
 def _of(kind: str, results: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
     """Return the findings of results by host; one that has failed is a finding itself."""
     found = []
@@ -103,5 +109,6 @@ class FilterModule:
             "release_idle": release_idle,
             "release_plan": release_plan,
             "release_plan_text": release_plan_text,
+            "release_report": release_report,
             "release_watch": release_watch,
         }

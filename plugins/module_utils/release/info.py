@@ -67,9 +67,9 @@ def look(state: Mapping[str, Any], linked: str, subject: str, now: float) -> Hos
     if held is not None:
         left = datetime.strptime(held["expires"], "%Y-%m-%dT%H:%M:%S%z").timestamp() - now
         reason = f" ({held['reason']})" if held["reason"] else ""
-        message = (
-            f"{held['owner']} holds the lock for {held['version']}{reason} since {held['started']}, at the step "
-            f"{held['step']}, " + (f"for another {span(left)}" if left > 0 else "but it has expired")
+        where = f"at the step {held['step']}" if held["step"] else "before its first step"
+        message = f"{held['owner']} holds the lock for {held['version']}{reason} since {held['started']}, {where}, " + (
+            f"for another {span(left)}" if left > 0 else "but it has expired"
         )
         advice = "wait for it, or end it with release_resume=on or release_resume=back"
         found.findings.append(Finding("release.lock", subject, "critical", message, held["id"], advice=advice))
