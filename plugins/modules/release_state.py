@@ -291,8 +291,12 @@ def main() -> None:
     result = {"notes": [], **said, "release": after, "file": store.path, "msg": releases.describe(after, now)}
     if module._diff:
         texts = [json.dumps(one, indent=2, sort_keys=True) + "\n" for one in (before, after)]
-        result["diff"] = {"before": texts[0], "after": texts[1], "before_header": store.path, "after_header":
-        store.path}
+        result["diff"] = {
+            "before": texts[0],
+            "after": texts[1],
+            "before_header": store.path,
+            "after_header": store.path,
+        }
     module.exit_json(changed=after != before, **result)
 
 
