@@ -61,6 +61,14 @@ def release_idle(divisions: Mapping[str, Mapping[str, float]]) -> str:
         raise AnsibleFilterError(str(error)) from error
 
 
+def release_steps(given: Any) -> list[float]:
+    """Return the percentages that a new version gets one after the other."""
+    try:
+        return definition.steps(given)
+    except definition.DefinitionError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
 def release_watch(
     given: Mapping[str, Any],
     balancer: Mapping[str, Any],
@@ -110,5 +118,6 @@ class FilterModule:
             "release_plan": release_plan,
             "release_plan_text": release_plan_text,
             "release_report": release_report,
+            "release_steps": release_steps,
             "release_watch": release_watch,
         }

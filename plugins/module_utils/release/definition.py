@@ -163,6 +163,21 @@ def gate(
     return {**options, **({"sources": sources} if sources else {})}
 
 
+def steps(given: Any) -> list[float]:
+    """Return the percentages that a new version gets, one after the other, from a list or a text such as ``5, 25, 100``.
+
+    :raises DefinitionError: when they do not grow, or do not end with 100.
+    """
+    words = given.replace(" ", "").rstrip(",").split(",") if isinstance(given, str) else given
+    try:
+        found = [float(str(word).rstrip("%")) for word in words]
+    except (TypeError, ValueError):
+        found = []
+    if not found or found != sorted(set(found)) or found[0] <= 0 or found[-1] != 100:
+        raise DefinitionError(f"the steps '{given}' must be percentages that grow and end with 100, such as 5, 25, 100")
+    return found
+
+
 def _first(shares: Mapping[str, float]) -> str:
     return max(shares, key=lambda side: shares[side])  # the first of equal ones
 

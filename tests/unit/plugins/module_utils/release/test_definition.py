@@ -152,3 +152,14 @@ def test_the_gate_watches_the_servers_of_the_new_version() -> None:
 def test_words_are_filled_into_every_text() -> None:
     given = {"a": ["<host> of <application>", {"<host>": 1}], "b": 2}
     assert definition.fill(given, {"host": "app1", "application": "api"}) == {"a": ["app1 of api", {"app1": 1}], "b": 2}
+
+
+@pytest.mark.parametrize("given", [[5, 10, 100], "5,10,100", "5 %, 10%,100", ["5", "10", "100"]])
+def test_the_steps_come_as_a_list_or_as_the_answer_of_a_survey(given: Any) -> None:
+    assert definition.steps(given) == [5, 10, 100]
+
+
+@pytest.mark.parametrize("given", [[], "", "5,10", "10,5,100", "5,5,100", "0,100", "5,x,100", "5,200", 100, None])
+def test_steps_that_do_not_lead_to_all_of_the_traffic_are_refused(given: Any) -> None:
+    with pytest.raises(DefinitionError, match="must be percentages that grow and end with 100"):
+        definition.steps(given)
