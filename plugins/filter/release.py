@@ -54,11 +54,8 @@ def release_fill(value: Any, **words: str) -> Any:
 
 
 def release_idle(divisions: Mapping[str, Mapping[str, float]]) -> str:
-    """Return the side that gets no requests on any load balancer."""
-    try:
-        return definition.idle(divisions)
-    except definition.DefinitionError as error:
-        raise AnsibleFilterError(str(error)) from error
+    """Return which of two sides gets no requests on any load balancer."""
+    return definition.idle(divisions)
 
 
 def release_steps(given: Any) -> list[float]:
