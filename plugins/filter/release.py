@@ -58,10 +58,10 @@ def release_idle(divisions: Mapping[str, Mapping[str, float]]) -> str:
     return definition.idle(divisions)
 
 
-def release_steps(given: Any) -> list[float]:
+def release_steps(given: Any, to_all: bool = True) -> list[float]:
     """Return the percentages that a new version gets one after the other."""
     try:
-        return definition.steps(given)
+        return definition.steps(given, to_all)
     except definition.DefinitionError as error:
         raise AnsibleFilterError(str(error)) from error
 

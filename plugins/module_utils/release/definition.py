@@ -153,18 +153,20 @@ def gate(
     return {**options, **({"sources": sources} if sources else {})}
 
 
-def steps(given: Any) -> list[float]:
-    """Return the percentages that a new version gets, one after the other, from a list or a text such as ``5, 25, 100``.
+def steps(given: Any, to_all: bool = True) -> list[float]:
+    """Return the percentages that a new version gets one after the other, from a list or a text such as ``5, 25, 100``.
 
-    :raises DefinitionError: when they do not grow, or do not end with 100.
+    :param to_all: whether they must end with 100, or must stay below.
+    :raises DefinitionError: when they do not grow, or end elsewhere.
     """
     words = given.replace(" ", "").rstrip(",").split(",") if isinstance(given, str) else given
     try:
         found = [float(str(word).rstrip("%")) for word in words]
     except (TypeError, ValueError):
         found = []
-    if not found or found != sorted(set(found)) or found[0] <= 0 or found[-1] != 100:
-        raise DefinitionError(f"the steps '{given}' must be percentages that grow and end with 100, such as 5, 25, 100")
+    if not found or found != sorted(set(found)) or found[0] <= 0 or found[-1] > 100 or (found[-1] == 100) != to_all:
+        wanted = "end with 100, such as 5, 25, 100" if to_all else "stay below 100, such as 5, 25"
+        raise DefinitionError(f"the steps '{given}' must be percentages that grow and {wanted}")
     return found
 
 

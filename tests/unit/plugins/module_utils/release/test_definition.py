@@ -162,3 +162,9 @@ def test_the_steps_come_as_a_list_or_as_the_answer_of_a_survey(given: Any) -> No
 def test_steps_that_do_not_lead_to_all_of_the_traffic_are_refused(given: Any) -> None:
     with pytest.raises(DefinitionError, match="must be percentages that grow and end with 100"):
         definition.steps(given)
+
+
+def test_the_steps_of_a_canary_stay_below_all_of_the_traffic() -> None:
+    assert definition.steps("5, 25", to_all=False) == [5, 25]
+    with pytest.raises(DefinitionError, match="grow and stay below 100"):
+        definition.steps([5, 100], to_all=False)
