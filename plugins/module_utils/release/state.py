@@ -101,7 +101,10 @@ def begin(state: Mapping[str, Any], asked: Begin, now: float) -> tuple[dict[str,
     :raises StateError: when another release holds the lock.
     """
     after, notes = copy.deepcopy(dict(state)), []
-    version = plain_version(asked.version)
+    # what ran before may have been put there by others, under any name
+    version = (
+        asked.version if asked.method == "rollback" and _NAME.fullmatch(asked.version) else plain_version(asked.version)
+    )
     held = after["under_way"]
     if held is not None:
         if held["id"] == asked.id and held["version"] == version:
@@ -128,7 +131,8 @@ def begin(state: Mapping[str, Any], asked: Begin, now: float) -> tuple[dict[str,
                 "has changed it; it is taken as the one to go back to"
             )
         after["current"] = live = {
-            "version": found["version"], "artefact": found["artefact"], "id": None, "since": None, "irreversible": False
+            "version": found.get("version", found["artefact"]), "artefact": found["artefact"],
+            "id": None, "since": None, "irreversible": False,
         }  # fmt: skip
     after["under_way"] = {
         "id": asked.id,
