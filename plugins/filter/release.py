@@ -54,9 +54,14 @@ def release_fill(value: Any, **words: str) -> Any:
 
 
 def release_idle(divisions: Mapping[str, Mapping[str, float]]) -> str:
-    """Return the side that gets no requests on any load balancer."""
+    """Return which of two sides gets no requests on any load balancer."""
+    return definition.idle(divisions)
+
+
+def release_steps(given: Any, to_all: bool = True) -> list[float]:
+    """Return the percentages that a new version gets one after the other."""
     try:
-        return definition.idle(divisions)
+        return definition.steps(given, to_all)
     except definition.DefinitionError as error:
         raise AnsibleFilterError(str(error)) from error
 
@@ -110,5 +115,6 @@ class FilterModule:
             "release_plan": release_plan,
             "release_plan_text": release_plan_text,
             "release_report": release_report,
+            "release_steps": release_steps,
             "release_watch": release_watch,
         }

@@ -107,23 +107,13 @@ def division(results: Sequence[Mapping[str, Any]], members: Mapping[str, Sequenc
 
 
 def idle(divisions: Mapping[str, Mapping[str, float]]) -> str:
-    """Return the side that gets nothing on any load balancer.
+    """Return which of two sides gets nothing on any load balancer; empty when none does.
 
     :param divisions: load balancer → side → percentage.
-    :raises DefinitionError: when there is none, with what there is.
     """
     sides = list(dict.fromkeys(side for one in divisions.values() for side in one))
     free = [side for side in sides if all(one.get(side, 0.0) == 0 for one in divisions.values())]
-    if len(free) == 1 and len(sides) == 2:
-        return free[0]
-    said = "; ".join(
-        f"{name}: " + ", ".join(f"{side} {percent:g} %" for side, percent in one.items())
-        for name, one in divisions.items()
-    )
-    raise DefinitionError(
-        f"none of the two sides is idle on every load balancer ({said}); give all traffic to one of them with "
-        "traffic_split first, and release to the other"
-    )
+    return free[0] if len(free) == 1 and len(sides) == 2 else ""
 
 
 def gate(
@@ -161,6 +151,23 @@ def gate(
                 )
         sources.append(made)
     return {**options, **({"sources": sources} if sources else {})}
+
+
+def steps(given: Any, to_all: bool = True) -> list[float]:
+    """Return the percentages that a new version gets one after the other, from a list or a text such as ``5, 25, 100``.
+
+    :param to_all: whether they must end with 100, or must stay below.
+    :raises DefinitionError: when they do not grow, or end elsewhere.
+    """
+    words = given.replace(" ", "").rstrip(",").split(",") if isinstance(given, str) else given
+    try:
+        found = [float(str(word).rstrip("%")) for word in words]
+    except (TypeError, ValueError):
+        found = []
+    if not found or found != sorted(set(found)) or found[0] <= 0 or found[-1] > 100 or (found[-1] == 100) != to_all:
+        wanted = "end with 100, such as 5, 25, 100" if to_all else "stay below 100, such as 5, 25"
+        raise DefinitionError(f"the steps '{given}' must be percentages that grow and {wanted}")
+    return found
 
 
 def _first(shares: Mapping[str, float]) -> str:

@@ -123,8 +123,7 @@ def test_the_idle_side_is_read(divisions: dict[str, dict[str, float]], idle: str
     ],
 )
 def test_no_side_is_taken_for_idle_that_is_not(divisions: dict[str, dict[str, float]]) -> None:
-    with pytest.raises(DefinitionError, match=r"none of the two sides is idle .*lb1: blue"):
-        definition.idle(divisions)
+    assert definition.idle(divisions) == ""
 
 
 def test_the_gate_watches_the_servers_of_the_new_version() -> None:
@@ -152,3 +151,20 @@ def test_the_gate_watches_the_servers_of_the_new_version() -> None:
 def test_words_are_filled_into_every_text() -> None:
     given = {"a": ["<host> of <application>", {"<host>": 1}], "b": 2}
     assert definition.fill(given, {"host": "app1", "application": "api"}) == {"a": ["app1 of api", {"app1": 1}], "b": 2}
+
+
+@pytest.mark.parametrize("given", [[5, 10, 100], "5,10,100", "5 %, 10%,100", ["5", "10", "100"]])
+def test_the_steps_come_as_a_list_or_as_the_answer_of_a_survey(given: Any) -> None:
+    assert definition.steps(given) == [5, 10, 100]
+
+
+@pytest.mark.parametrize("given", [[], "", "5,10", "10,5,100", "5,5,100", "0,100", "5,x,100", "5,200", 100, None])
+def test_steps_that_do_not_lead_to_all_of_the_traffic_are_refused(given: Any) -> None:
+    with pytest.raises(DefinitionError, match="must be percentages that grow and end with 100"):
+        definition.steps(given)
+
+
+def test_the_steps_of_a_canary_stay_below_all_of_the_traffic() -> None:
+    assert definition.steps("5, 25", to_all=False) == [5, 25]
+    with pytest.raises(DefinitionError, match="grow and stay below 100"):
+        definition.steps([5, 100], to_all=False)
