@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import platform
 import time
@@ -29,6 +30,12 @@ def started() -> datetime:
     if ticks is not None:
         began += ticks / os.sysconf("SC_CLK_TCK") - time.clock_gettime(time.CLOCK_BOOTTIME)
     return datetime.fromtimestamp(began, timezone.utc)
+
+
+def owner(variables: Mapping[str, Any]) -> str:
+    """Return who started the run: the user of AWX, or of the controller."""
+    user = next((str(variables[name]) for name in ("awx_user_name", "tower_user_name") if name in variables), None)
+    return user or os.environ.get("SUDO_USER") or getpass.getuser()
 
 
 def _ticks() -> int | None:
