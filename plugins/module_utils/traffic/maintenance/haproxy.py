@@ -58,15 +58,16 @@ def rules(site: Site, directory: str, limit: bool) -> str:
     exact = [path for path in site.exempt if not path.endswith("*")]
     begins = [path[:-1] for path in site.exempt if path.endswith("*")]
     lines = [f"acl {key}_probe path {PROBE_PATH}"]
-    lines += [f"acl {key}_pass src {' '.join(site.allow)}"] if site.allow else []
-    lines += [f"acl {key}_pass path {' '.join(exact)}"] if exact else []
-    lines += [f"acl {key}_pass path_beg {' '.join(begins)}"] if begins else []
-    lines += [f"acl {key}_pass req.hdr({TOKEN_HEADER}) -m str -f {own}.token"] if site.token else []
-    lines += [f"acl {key}_pass always_false"]
+    lines += [f"acl {key}_client always_false", f"acl {key}_exempt always_false"]
+    lines += [f"acl {key}_client src {' '.join(site.allow)}"] if site.allow else []
+    lines += [f"acl {key}_client req.hdr({TOKEN_HEADER}) -m str -f {own}.token"] if site.token else []
+    lines += [f"acl {key}_exempt path {' '.join(exact)}"] if exact else []
+    lines += [f"acl {key}_exempt path_beg {' '.join(begins)}"] if begins else []
+    lines += [f"acl {key}_climbs path -m sub -i /. %2e"]  # from an exempt path to another
     host = "" if site.name == "*" else f"{{ {_host(site)} }} "
     lines += [
         f"http-request set-var(txn.{key}) str({site.name}),map_str({directory}/modes.map,off) "
-        f"if {host}{key}_probe or {host}!{key}_pass",
+        f"if {host}{key}_probe or {host}!{key}_client !{key}_exempt or {host}!{key}_client {key}_climbs",
         f"acl {key}_page var(txn.{key}) -m str page",
         f"acl {key}_read_only var(txn.{key}) -m str read_only",
         f"acl {key}_limit var(txn.{key}) -m str limit",
@@ -129,9 +130,13 @@ def without(text: str, site: Site) -> tuple[str, list[str]]:
 
 
 def place(section: Section) -> int:
-    """Return the number of the line before which the rules of a frontend belong; a frontend has one, its ``bind``."""
-    first = (number for _path, number, line in section.lines if line[0].value in _BEFORE)
-    return next(first, section.lines[-1][1] + 1)
+    """Return the number of the line before which the rules of a frontend belong.
+
+    Before all that answers or chooses, but after what tells the address of the client.
+    """
+    rules_there = [(number, line[1].value if len(line) > 1 else "") for _path, number, line in section.lines if line[0].value in _BEFORE]
+    address = [number + 1 for number, action in rules_there if action.startswith("set-src")]
+    return address[-1] if address else min((number for number, _action in rules_there), default=section.lines[-1][1] + 1)
 
 
 def mode_of(text: str, site: str) -> str | None:

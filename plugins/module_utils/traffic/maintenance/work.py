@@ -336,8 +336,7 @@ class _Work:
             except TrafficError as error:
                 problems.append(str(error))
 
-        if self.balancer.mode() != before.mode:
-            attempt(lambda: self.balancer.switch(before.mode))
+        attempt(lambda: self.balancer.mode() == before.mode or self.balancer.switch(before.mode))  # type: ignore[func-returns-value]
         attempt(lambda: self.host.remember(self.site, memory))
         attempt(self.host.arrange)
         for change in reversed(self.written):
