@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -19,32 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible import module_utils
 
-from tests.system.conftest import Lab, Restore, call
+from tests.system import on_node
+from tests.system.conftest import Lab, Restore
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULE = "ansible_collections.worklog.maintenance.plugins.modules.traffic_split"
+MODULE = "traffic_split"
 #: How often a long campaign switches.
 KILLS = int(os.environ.get("KILLS", "3"))
 HOST = "worklog.example.test"
 BLUE_GREEN = {"blue": ["app1"], "green": ["app2"]}
-
-#: Runs the module in a node once for each set of options, as Ansible starts it there, and returns the results.
-DRIVER = """
-import json, subprocess, sys, time
-results = []
-for options in json.load(sys.stdin):
-    started = time.time()
-    argv = [*sys.argv[2:], "python3", "-m", MODULE]
-    given = json.dumps({"ANSIBLE_MODULE_ARGS": options})
-    done = subprocess.run(argv, input=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    if not done.stdout.startswith("{") and not done.stdout.strip().startswith("{"):
-        sys.exit(done.stdout + done.stderr)
-    results.append({**json.loads(done.stdout), "started": started, "seconds": time.time() - started})
-    time.sleep(float(sys.argv[1]))
-print(json.dumps(results))
-"""
 
 ASK_HAPROXY = """
 import socket, sys
@@ -106,11 +89,7 @@ class Balancers:
         self.lab = lab
 
     def many(self, node: str, options: list[dict[str, Any]], pause: float = 0, *before: str) -> list[dict[str, Any]]:
-        command = ["docker", "exec", "--interactive", "--env", "PYTHONPATH=/opt/traffic", self.lab.container(node)]
-        argv = [*command, "python3", "-c", f"MODULE = {MODULE!r}\n{DRIVER}", str(pause), *before]
-        done = call(argv, input=json.dumps(options), timeout=300)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return list(json.loads(done.stdout))
+        return on_node.run(self.lab, node, MODULE, options, pause, *before)
 
     def one(self, node: str, options: dict[str, Any], *before: str) -> dict[str, Any]:
         return self.many(node, [options], 0, *before)[0]
@@ -181,20 +160,7 @@ def found(result: dict[str, Any], check: str) -> list[dict[str, Any]]:
 def balancers(lab: Lab) -> Iterator[Balancers]:
     """Both load balancers with the module; nginx also with a site for each strategy and two sides of its own."""
     steps, both = Restore(lab), Balancers(lab)
-    with tempfile.TemporaryDirectory() as directory:
-        library = Path(directory) / "traffic"
-        collection = library / "ansible_collections" / "worklog" / "maintenance"
-        collection.mkdir(parents=True)
-        (library / "ansible").mkdir()
-        (library / "ansible" / "__init__.py").touch()
-        for source, target in (
-            (str(ROOT / "plugins"), str(collection)),
-            (str(Path(str(module_utils.__file__)).parent), str(library / "ansible")),
-        ):
-            assert call(["cp", "-r", source, target]).returncode == 0
-        for node in ("lb1", "lb2"):
-            steps.path(node, "/opt/traffic")
-            assert call(["docker", "cp", str(library), f"{lab.container(node)}:/opt/"]).returncode == 0
+    on_node.install(lab, steps, "lb1", "lb2")
     try:
         steps.run("lb1", ["systemctl", "reload", "nginx"])
         steps.path("lb1", "/etc/nginx")
@@ -215,10 +181,10 @@ def balancers(lab: Lab) -> Iterator[Balancers]:
 
 def _two_sides(lab: Lab, steps: Restore) -> None:
     program = (ROOT / "tests" / "system" / "two_sides.py").read_text(encoding="utf-8")
-    lab.write("lb1", "/opt/traffic/two_sides.py", program)
+    lab.write("lb1", "/opt/modules/two_sides.py", program)
     lab.exec("lb1", ["mkdir", "-p", "/run/two-sides"])
     lab.exec("lb1", ["ln", "-sfn", "/run/two-sides/blue.sock", "/run/two-sides/current.sock"])
-    argv = ["systemd-run", "--quiet", "--unit", "two-sides", "python3", "/opt/traffic/two_sides.py", "/run/two-sides"]
+    argv = ["systemd-run", "--quiet", "--unit", "two-sides", "python3", "/opt/modules/two_sides.py", "/run/two-sides"]
     steps.run("lb1", ["rm", "-rf", "/run/two-sides"])
     steps.run("lb1", ["systemctl", "stop", "two-sides"])
     lab.exec("lb1", argv)

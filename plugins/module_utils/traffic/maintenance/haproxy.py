@@ -74,12 +74,14 @@ def rules(site: Site, directory: str, limit: bool) -> str:
         f"acl {key}_reading method {' '.join(READING)}",
         f"acl {key}_json req.hdr(Accept) -m reg -i application/([a-z.]+[+])?json",
         f"acl {key}_html req.hdr(Accept) -m sub -i text/html",
-        f"acl {key}_zh req.hdr(Accept-Language) -m reg -i '^([^e]|e[^n])*zh'",
+        f"acl {key}_zh req.fhdr(Accept-Language) -m reg -i '^([^e]|e[^n])*zh'",
         f"http-request set-var(txn.{key}_do) str(refuse) if {key}_page or {key}_read_only !{key}_reading",
         f"acl {key}_refuse var(txn.{key}_do) -m str refuse",
     ]
     lines += _returns(site, 503, own, f"{key}_refuse")
-    lines += [f'http-request return status 200 content-type text/plain string "limit" hdr {MARK} limit if {key}_limit {key}_probe']
+    lines += [
+        f'http-request return status 200 content-type text/plain string "limit" hdr {MARK} limit if {key}_limit {key}_probe'
+    ]
     if limit:
         over = f"{{ src,table_http_req_rate({key}) ge {max(site.rate, site.burst)} }}"
         lines += _returns(site, 429, own, f"{key}_limit {over}")
@@ -110,7 +112,9 @@ def _host(site: Site) -> str:
 def table(site: Site) -> str:
     """Return the section that counts requests: in any time that the burst is made for, no more than the rate allows."""
     window = max(1, round(site.burst / site.rate))
-    return f"backend {site.key}\n\tstick-table type ipv6 size 100k expire {window + 1}s store http_req_rate({window}s)\n"
+    return (
+        f"backend {site.key}\n\tstick-table type ipv6 size 100k expire {window + 1}s store http_req_rate({window}s)\n"
+    )
 
 
 def begin(site: Site) -> str:
@@ -134,9 +138,15 @@ def place(section: Section) -> int:
 
     Before all that answers or chooses, but after what tells the address of the client.
     """
-    rules_there = [(number, line[1].value if len(line) > 1 else "") for _path, number, line in section.lines if line[0].value in _BEFORE]
+    rules_there = [
+        (number, line[1].value if len(line) > 1 else "")
+        for _path, number, line in section.lines
+        if line[0].value in _BEFORE
+    ]
     address = [number + 1 for number, action in rules_there if action.startswith("set-src")]
-    return address[-1] if address else min((number for number, _action in rules_there), default=section.lines[-1][1] + 1)
+    return (
+        address[-1] if address else min((number for number, _action in rules_there), default=section.lines[-1][1] + 1)
+    )
 
 
 def mode_of(text: str, site: str) -> str | None:
@@ -184,7 +194,9 @@ class Haproxy(Switchable):
             pid = self._pid(missing) or "none"
             self._program = find_program(pid, self.access.config, self.access.executable, self.system.proc)
         if self._program is None:
-            raise TrafficError("the configuration of HAProxy is not found on this host: name it in 'config'", refused=True)
+            raise TrafficError(
+                "the configuration of HAProxy is not found on this host: name it in 'config'", refused=True
+            )
         return self._program
 
     @property
@@ -267,15 +279,24 @@ class Haproxy(Switchable):
     def _sections(self, config: Configuration) -> list[Section]:
         named = {one.name: one for one in config.sections if one.kind in ("frontend", "listen")}
         if not self.access.frontends:
-            raise TrafficError(f"name the frontends of {self.site.name} in 'frontends'; there are: {', '.join(named) or 'none'}", refused=True)
+            raise TrafficError(
+                f"name the frontends of {self.site.name} in 'frontends'; there are: {', '.join(named) or 'none'}",
+                refused=True,
+            )
         for name in self.access.frontends:
             known("frontend", name, named, "the configuration of HAProxy")
             mode = named[name].find("mode")
             if mode is None or len(mode) < 2 or mode[1].value != "http":
-                raise TrafficError(f"the frontend {name} is not in mode http, so it cannot answer with a page", refused=True)
+                raise TrafficError(
+                    f"the frontend {name} is not in mode http, so it cannot answer with a page", refused=True
+                )
         sections = [named[name] for name in self.access.frontends]
-        hosts = {word.value.lower() for one in sections for _path, _number, line in one.lines for word in line}
-        if self.site.name != "*" and self.site.name not in hosts and not any("map" in word for word in hosts):
+        # Not what our own blocks name, and nothing where hosts are looked up in a map.
+        lines = [line for one in sections for _path, _number, line in one.lines]
+        hosts = {
+            word.value.lower() for line in lines if not any("wlm_" in word.value for word in line) for word in line
+        }
+        if self.site.name != "*" and self.site.name not in hosts and not any(",map" in word for word in hosts):
             names = sorted(word for word in hosts if re.fullmatch(r"(?:[a-z0-9*-]+\.)+[a-z]{2,}", word))
             known("site", self.site.name, names, f"the frontend {', '.join(self.access.frontends)} of HAProxy")
         return sections

@@ -167,7 +167,9 @@ def ends(expires: str | None, now: float, before: State, mode: str) -> int:
                 refused=True,
             ) from None
         if when.tzinfo is None:
-            raise TrafficError(f"the time {text!r} in 'expires' has no time zone: add Z for UTC, or +08:00", refused=True)
+            raise TrafficError(
+                f"the time {text!r} in 'expires' has no time zone: add Z for UTC, or +08:00", refused=True
+            )
         until = int(when.timestamp())
     if until <= now:
         raise TrafficError(
@@ -189,7 +191,9 @@ def check_site(site: Site) -> Site:
     """
     name = site.name.lower()
     if not _SITE.fullmatch(name):
-        raise TrafficError(f"{site.name!r} is no name of a site: write its host name, without scheme, port or path", refused=True)
+        raise TrafficError(
+            f"{site.name!r} is no name of a site: write its host name, without scheme, port or path", refused=True
+        )
     for path in site.exempt:
         if not _PATH.fullmatch(path):
             raise TrafficError(
@@ -197,13 +201,21 @@ def check_site(site: Site) -> Site:
                 refused=True,
             )
     if site.token is not None and not _TOKEN.fullmatch(site.token):
-        raise TrafficError("'token' must have 16 to 128 letters, digits, _ or -; make one with 'openssl rand -hex 16'", refused=True)
+        raise TrafficError(
+            "'token' must have 16 to 128 letters, digits, _ or -; make one with 'openssl rand -hex 16'", refused=True
+        )
     for language, text in site.message.items():
         if language not in ("en", "zh"):
             raise TrafficError(f"'message' is in {language!r}; there are en and zh", refused=True)
         if len(text) > _LONGEST or re.search(r"[\x00-\x1f]", text):
-            raise TrafficError(f"'message' in {language} must be one line of at most {_LONGEST} characters", refused=True)
-    for what, value, most in (("retry_after", site.retry_after, 86400), ("rate", site.rate, 10000), ("burst", site.burst, 10000)):
+            raise TrafficError(
+                f"'message' in {language} must be one line of at most {_LONGEST} characters", refused=True
+            )
+    for what, value, most in (
+        ("retry_after", site.retry_after, 86400),
+        ("rate", site.rate, 10000),
+        ("burst", site.burst, 10000),
+    ):
         if not 1 <= value <= most:
             raise TrafficError(f"'{what}' is {value}; it must be 1 to {most}", refused=True)
     return Site(
@@ -227,7 +239,9 @@ def networks(allow: Iterable[str]) -> list[str]:
                 cure = f"did you mean {ipaddress.ip_network(text.strip(), strict=False)}?"
             raise TrafficError(f"{text!r} in 'allow' is no address or network: {cure}", refused=True) from None
         if network.prefixlen == 0:
-            raise TrafficError(f"{text!r} in 'allow' would let everybody through; name the networks that are meant", refused=True)
+            raise TrafficError(
+                f"{text!r} in 'allow' would let everybody through; name the networks that are meant", refused=True
+            )
         found += [str(network)] if str(network) not in found else []
     return found
 
@@ -243,7 +257,10 @@ def sealed(text: str) -> str:
 def intact(text: str) -> bool:
     """Whether a text is as :func:`sealed` gave it."""
     found = _SEAL.match(text)
-    return found is not None and found.group(1) == hashlib.sha256(text[found.end() :].encode("utf-8", "surrogateescape")).hexdigest()
+    return (
+        found is not None
+        and found.group(1) == hashlib.sha256(text[found.end() :].encode("utf-8", "surrogateescape")).hexdigest()
+    )
 
 
 # -- what is remembered ---------------------------------------------------------------------------------------------

@@ -161,7 +161,9 @@ def _quoted(text: str) -> str:
     """Return a text as nginx reads it; it has neither apostrophes nor ``$``."""
     word = "'" + text.replace("\\", "\\\\") + "'"
     if len(word.encode()) > _LONGEST:
-        raise TrafficError("'message' makes a page of more than 4,000 bytes, which nginx does not take: write less", refused=True)
+        raise TrafficError(
+            "'message' makes a page of more than 4,000 bytes, which nginx does not take: write less", refused=True
+        )
     return word
 
 
@@ -297,7 +299,11 @@ class Nginx(Switchable):
     def no_limit(self) -> str:
         http, servers = self._scopes(self._config(), known=True)
         place = self._limits(http, servers)
-        return f"a limit or error_page of its own is there ({place}), which would change or take precedence" if place else ""
+        return (
+            f"a limit or error_page of its own is there ({place}), which would change or take precedence"
+            if place
+            else ""
+        )
 
     def _test(self, broken: str) -> None:
         """See that nginx takes the configuration on disk.

@@ -19,7 +19,10 @@ _TEXTS = {
         "zh": ("系统维护中", "系统正在维护，请过几分钟再试。"),
     },
     429: {
-        "en": ("Too many requests", "This site takes fewer requests than usual at the moment. Please try again shortly."),
+        "en": (
+            "Too many requests",
+            "This site takes fewer requests than usual at the moment. Please try again shortly.",
+        ),
         "zh": ("请求过多", "当前系统限制访问频率，请稍后再试。"),
     },
 }

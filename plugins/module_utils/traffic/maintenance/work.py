@@ -32,7 +32,6 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.traffic.mainte
     State,
     check_site,
     ends,
-    iso,
     state_of,
 )
 from ansible_collections.worklog.maintenance.plugins.module_utils.traffic.maintenance.nginx import Nginx
@@ -97,7 +96,9 @@ def ask_balancer(site: Site, access: Access, method: str) -> tuple[int, str | No
     except ProbeError as error:
         raise TrafficError(f"{error}; correct 'url'", refused=True) from error
     except (OSError, http.client.HTTPException) as error:
-        raise TrafficError(f"no answer from {access.url} for {site.name}: {error or type(error).__name__}; is 'url' right?") from error
+        raise TrafficError(
+            f"no answer from {access.url} for {site.name}: {error or type(error).__name__}; is 'url' right?"
+        ) from error
     return answer.status, answer.getheader(MARK)
 
 
@@ -116,7 +117,9 @@ def carry_out(site: Site, access: Access, ask: Ask, host: Host, asker: Asker = a
     """
     site = check_site(site)
     if ask.mode in MODES and ask.restore is None and not (ask.reason or "").strip():
-        raise TrafficError("say in 'reason' why: whoever finds the site in this mode at night wants to know", refused=True)
+        raise TrafficError(
+            "say in 'reason' why: whoever finds the site in this mode at night wants to know", refused=True
+        )
     ends(ask.expires, host.now(), State(), ask.mode)  # a wrong one is refused, whatever else there is
     with host.lock():
         return _Work(site, access, ask, host, make(site, access, host), asker).run()
@@ -233,9 +236,21 @@ class _Work:
         """Add findings about a mode that is not what it seems."""
         note, name = self.balancer.note, self.site.name
         if self._due(before):
-            note("overdue", name, "critical", f"{name} is still in {before.describe()}", "switch it off; see the journal of worklog-maintenance-mode.service")
+            note(
+                "overdue",
+                name,
+                "critical",
+                f"{name} is still in {before.describe()}",
+                "switch it off; see the journal of worklog-maintenance-mode.service",
+            )
         if not self.host.arranged():
-            note("timer", name, "critical", "the timer that ends modes is not as it should be", "run this with the mode that is meant, which repairs it")
+            note(
+                "timer",
+                name,
+                "critical",
+                "the timer that ends modes is not as it should be",
+                "run this with the mode that is meant, which repairs it",
+            )
         if self.balancer.running():
             try:
                 self._see(before.mode)
@@ -360,6 +375,8 @@ def _diff(site: Site, before: State, target: State, changes: Sequence[Change]) -
         found.append({**header, "before": old or "", "after": new or ""})
     if before != target:
         header = {"before_header": site.name, "after_header": site.name}
-        texts = ["".join(f"{key}: {value}\n" for key, value in one.as_dict().items() if value) for one in (before, target)]
+        texts = [
+            "".join(f"{key}: {value}\n" for key, value in one.as_dict().items() if value) for one in (before, target)
+        ]
         found.append({**header, "before": texts[0], "after": texts[1]})
     return found
