@@ -34,10 +34,13 @@ def test_where_the_rules_go(lines: list[str], behind: str) -> None:
 def test_a_block_can_be_taken_out_again_byte_for_byte() -> None:
     text = "frontend web\n\tbind :80\n"
     other = Site("other.example.com")
-    blocks = {site: haproxy.begin(site) + "\t" + sealed(f"\tacl x path /{site.key}\n") + haproxy.end(site) for site in (SITE, other)}
-    both = text + blocks[SITE] + blocks[other] + "\tdefault_backend a\n"
+
+    def block(site: Site) -> str:
+        return haproxy.begin(site) + "\t" + sealed(f"\tacl x path /{site.key}\n") + haproxy.end(site)
+
+    both = text + block(SITE) + block(other) + "\tdefault_backend a\n"
     left, found = haproxy.without(both, SITE)
-    assert left == text + blocks[other] + "\tdefault_backend a\n" and len(found) == 1
+    assert left == text + block(other) + "\tdefault_backend a\n" and len(found) == 1
     assert haproxy.without(left, other)[0] == text + "\tdefault_backend a\n"
     assert haproxy.without(text, SITE) == (text, [])
 

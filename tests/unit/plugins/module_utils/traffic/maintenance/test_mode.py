@@ -118,7 +118,9 @@ class Parts(HTMLParser):
         self.loads += [tag for name, _value in attrs if name in ("src", "href")]
 
 
-@pytest.mark.parametrize("text", ["plain", "<script>alert('$1')</script> & \"100 %\" \\ {{ x }} %[src]", "维护到 18:00"])
+@pytest.mark.parametrize(
+    "text", ["plain", "<script>alert('$1')</script> & \"100 %\" \\ {{ x }} %[src]", "维护到 18:00"]
+)
 @pytest.mark.parametrize("status", [503, 429])
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_what_visitors_see(status: int, language: str, text: str) -> None:
