@@ -10,9 +10,9 @@ version_added: 1.1.0
 short_description: Show a maintenance page, take reading requests only or limit requests, until a time, and prove it
 description:
   - Switches one site of one nginx or HAProxy into a maintenance mode, out of it, or tells which one it is in.
-  - What the load balancer needs is set up the first time, tested, loaded by a reload that is proven, and taken back byte
-    for byte when that fails. From then on a switch needs no reload, so that no request is lost by it, and requests
-    under way are answered.
+  - What the load balancer needs is set up the first time, tested, loaded by a reload that is proven, and taken back
+    byte for byte when that fails. From then on a switch needs no reload, so that no request is lost by it, and
+    requests under way are answered.
   - A mode ends by itself at a time. A timer of systemd on the load balancer sees to that, whether a controller is there
     or not, and leaves a record. A mode that nothing would end is not switched on.
   - An exit code is not taken for proof. The switch is read back, and the load balancer is asked by a request that only
@@ -41,8 +41,8 @@ options:
     required: true
   mode:
     description:
-      - V(page) answers everything with 503, C(Retry-After) and a page in English or Chinese, or JSON for clients that ask
-        for it and for no HTML.
+      - V(page) answers everything with 503, C(Retry-After) and a page in English or Chinese, or JSON for clients that
+        ask for it and for no HTML.
       - V(read_only) does that to every method but GET, HEAD and OPTIONS.
       - V(limit) answers with 429 and C(Retry-After) what a client address asks beyond O(rate) and O(burst).
       - V(off) lets everything pass.
@@ -78,7 +78,8 @@ options:
     default: []
   token:
     description:
-      - Whoever sends this in the header C(X-Maintenance-Token) passes in every mode. 16 to 128 letters, digits, C(_), C(-).
+      - Whoever sends this in the header C(X-Maintenance-Token) passes in every mode. 16 to 128 letters, digits, C(_) or
+        C(-).
       - It is kept in a file that only root can read. The application sees the header.
     type: str
   exempt:
@@ -136,8 +137,8 @@ options:
     type: int
     default: 30
   overwrite:
-    description: Whether generated files that were edited by hand are written anew. By default they are left alone, with an
-      error.
+    description: Whether generated files that were edited by hand are written anew. By default they are left alone, with
+      an error.
     type: bool
     default: false
   restore:
@@ -146,10 +147,10 @@ options:
     type: dict
 notes:
   - Needs root, and systemd.
-  - This is an action plugin. It also puts the program C(/usr/local/sbin/worklog-maintenance-mode) on the host, which ends
-    modes and can be used there by hand (C(status), C(off SITE)).
-  - With HAProxy the block of rules in the configuration is gone when something writes that file from a template. The next
-    call sets it up again.
+  - This is an action plugin. It also puts the program C(/usr/local/sbin/worklog-maintenance-mode) on the host, which
+    ends modes and can be used there by hand (C(status), C(off SITE)).
+  - With HAProxy the block of rules in the configuration is gone when something writes that file from a template. The
+    next call sets it up again.
 seealso:
   - module: worklog.maintenance.traffic_split
 """
@@ -313,7 +314,7 @@ def main() -> None:
     """Entry point of the module."""
     module = AnsibleModule(argument_spec=_options(), supports_check_mode=True)
     # a survey hands in empty strings for what was left out
-    given = {name: None if value == "" else value for name, value in module.params.items()}
+    given: dict[str, Any] = {name: None if value == "" else value for name, value in module.params.items()}
 
     def chosen(*names: str) -> dict[str, Any]:
         return {name: tuple(given[name]) if isinstance(given[name], list) else given[name] for name in names}
@@ -323,9 +324,8 @@ def main() -> None:
         message={language: str(text) for language, text in given["message"].items() if text},
         **chosen("allow", "token", "exempt", "retry_after", "rate", "burst"),
     )
-    access = Access(
-        **chosen("balancer", "url", "validate_certs", "frontends", "sockets", "config", "executable", "reload", "timeout")
-    )
+    reached = ("url", "validate_certs", "frontends", "sockets", "config", "executable", "reload", "timeout")
+    access = Access(**chosen("balancer", *reached))
     ask = work.Ask(
         check_mode=module.check_mode, **chosen("mode", "expires", "reason", "by", "run_id", "overwrite", "restore")
     )

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Worklog Maintenance contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""maintenance_mode on a real nginx and HAProxy: what visitors see, what no request is lost by, how it ends by itself."""
+"""maintenance_mode on a real nginx and HAProxy: what visitors see, that nothing is lost, and how it ends by itself."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_the_playbook_switches_all_or_none_and_tells(modes: Modes, tmp_path: Pat
         assert modes.ask(node)[0] == 503 and modes.ask(node, path="/health")[0] == 200
         record = modes.record(node)
         assert record["result"] == "ok" and record["severity"] == "warning", record
-        assert "the chat is down" in [one for one in record["findings"] if one["severity"] == "warning"][0]["message"]
+        assert "the chat is down" in next(one for one in record["findings"] if one["severity"] == "warning")["message"]
         assert record["details"]["after"]["reason"] == "upgrade"
     done = lab.playbook(
         "worklog.maintenance.maintenance_mode", *variables(maintenance_mode_mode="off", maintenance_mode_notify=notify)
@@ -198,11 +198,14 @@ def test_what_visitors_see_and_nobody_loses(modes: Modes, node: str) -> None:
         "-H",
         f"Host: {SITE}",
     ]
-    with lab.strict_client(f"http://{node}/whoami", **host, seconds=60) as client:
-        with subprocess.Popen([*slow, f"http://{node}/hold?seconds=4"], stdout=subprocess.PIPE, text=True) as held:
-            time.sleep(1)
-            switched = [modes.run(node, mode) for mode in ("page", "off", "read_only", "off", "limit", "off")]
-            assert held.communicate(timeout=20)[0] == "200"
+    held_open = [*slow, f"http://{node}/hold?seconds=4"]
+    with (
+        lab.strict_client(f"http://{node}/whoami", **host, seconds=60) as client,
+        subprocess.Popen(held_open, stdout=subprocess.PIPE, text=True) as held,
+    ):
+        time.sleep(1)
+        switched = [modes.run(node, mode) for mode in ("page", "off", "read_only", "off", "limit", "off")]
+        assert held.communicate(timeout=20)[0] == "200"
     assert all(one.get("changed") and "reload" not in one["proof"] for one in switched), switched
     assert set(client.result["failures"]) == {"status 503", "status 429"}, client.result
 
@@ -255,7 +258,7 @@ def test_it_ends_by_itself(modes: Modes, node: str) -> None:
         raise AssertionError(lab.exec(node, timer).stdout)
     record = modes.record(node)
     assert record["by"] == "systemd" and record["details"]["how"] == "its time was over", record
-    assert record["details"]["by"] == "tester" and record["downtime_seconds"] >= 4
+    assert record["details"]["before"]["by"] == "tester" and record["downtime_seconds"] >= 4
     assert modes.run(node, "status")["findings"][-1]["message"] == f"{SITE}: mode off"
 
     # The time passes while the machine is down.

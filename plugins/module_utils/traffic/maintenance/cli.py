@@ -74,8 +74,15 @@ def _end(host: Host, memory: Memory, how: str, by: str, *, due: bool) -> int:
         by=by,
         downtime_seconds=seconds if state.mode == "page" else None,
         findings=findings,
-        details={**state.as_dict(), "mode": "off", "mode_before": state.mode, "how": how, "seconds": seconds, "message": failure},
-    )  # fmt: skip
+        details={
+            "asked": "off",
+            "how": how,
+            "before": state.as_dict(),
+            "after": {"mode": state.mode if failure else "off"},
+            "seconds": seconds,
+            "message": failure,
+        },
+    )
     try:
         record.append(record.PATH, line)
         if failure:

@@ -80,7 +80,8 @@ def rules(site: Site, directory: str, limit: bool) -> str:
     ]
     lines += _returns(site, 503, own, f"{key}_refuse")
     lines += [
-        f'http-request return status 200 content-type text/plain string "limit" hdr {MARK} limit if {key}_limit {key}_probe'
+        f'http-request return status 200 content-type text/plain string "limit" hdr {MARK} limit '
+        f"if {key}_limit {key}_probe"
     ]
     if limit:
         over = f"{{ src,table_http_req_rate({key}) ge {max(site.rate, site.burst)} }}"
@@ -96,7 +97,8 @@ def _returns(site: Site, status: int, own: str, condition: str) -> list[str]:
         for language, spoken in (("zh", f"{key}_zh"), ("en", "")):
             also = " ".join(one for one in (condition, among, spoken) if one)
             found.append(
-                f'http-request return status {status} content-type "{_TYPES[kind]}" file {own}.{status}.{kind}.{language} '
+                f'http-request return status {status} content-type "{_TYPES[kind]}" '
+                f"file {own}.{status}.{kind}.{language} "
                 f"hdr {MARK} %[var(txn.{key})] hdr Retry-After {pages.retry_after(site, status)} "
                 f'hdr Cache-Control no-store hdr Vary "Accept, Accept-Language" if {also}'
             )

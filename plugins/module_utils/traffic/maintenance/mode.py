@@ -163,7 +163,7 @@ def ends(expires: str | None, now: float, before: State, mode: str) -> int:
             when = datetime.fromisoformat(text.replace("Z", "+00:00"))
         except ValueError:
             raise TrafficError(
-                f"'expires' is {text!r}, which is neither minutes, such as 90, nor a time, such as 2026-01-31T04:00:00Z",
+                f"'expires' is {text!r}, which is neither minutes, such as 90, nor a time such as 2026-01-31T04:00:00Z",
                 refused=True,
             ) from None
         if when.tzinfo is None:
@@ -291,7 +291,7 @@ def remembered(text: str, path: str) -> Memory:
     """
     try:
         value = json.loads(text)
-        access = {name: tuple(one) if isinstance(one, list) else one for name, one in value["access"].items()}
+        access: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in value["access"].items()}
         return Memory(value["site"], state_of(value["state"]), Access(**access), bool(value["failed"]))
     except (ValueError, KeyError, TypeError, TrafficError) as error:
         raise TrafficError(

@@ -256,10 +256,10 @@ class Nginx(Switchable):
         foreign = [Change(path, olds[path], new, ours=False) for path, new in edits.items() if new != olds[path]]
         paths = (self.in_http, self.in_server)
         if not present:
-            gone = [(path, read(path)) for path in paths]
-            for path, old in gone:
-                self.refuse_edited(path, old, overwrite)
-            ours = [Change(path, old, None, secret=path == self.in_http) for path, old in gone if old is not None]
+            gone = [Change(path, read(path), None, secret=path == self.in_http) for path in paths]
+            for one in gone:
+                self.refuse_edited(one.path, one.old, overwrite)
+            ours = [one for one in gone if one.old is not None]
         else:
             limit = not self._limits(http, servers)
             wanted = {self.in_http: http_part(self.site), self.in_server: server_part(self.site, self.flag, limit)}
@@ -329,8 +329,8 @@ class Nginx(Switchable):
         config = self._config()
         if os.path.lexists(self.in_http) and self.in_http not in config.files:
             raise TrafficError(
-                f"{self.in_http} is not included by {config.path}: write 'include {os.path.dirname(self.in_http)}/*.conf;' "
-                "into the http block"
+                f"{self.in_http} is not included by {config.path}: write "
+                f"'include {os.path.dirname(self.in_http)}/*.conf;' into the http block"
             )
         self.asked = True
         try:

@@ -42,6 +42,13 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.traffic.split 
 _SEEN = 5.0
 #: Seconds for one answer.
 _ANSWER = 10.0
+#: Mode → method, the status it is answered with, the mode that the answer is marked with; None: as the application does.
+_EXPECTED: dict[str, list[tuple[str, int | None, str | None]]] = {
+    "page": [("GET", 503, "page")],
+    "read_only": [("POST", 503, "read_only"), ("GET", None, None)],
+    "limit": [("GET", 200, "limit")],
+    "off": [("GET", None, None)],
+}
 #: Given site, access and method, returns the status and the mode that the answer is marked with.
 Asker = Callable[[Site, Access, str], "tuple[int, str | None]"]
 
@@ -314,13 +321,8 @@ class _Work:
 
         :raises TrafficError: when they show another one.
         """
-        wanted: list[tuple[str, int | None, str | None]] = {
-            "page": [("GET", 503, "page")],
-            "read_only": [("POST", 503, "read_only"), ("GET", None, None)],
-            "limit": [("GET", 200, "limit")],
-        }.get(mode, [("GET", None, None)])  # type: ignore[arg-type]
         found = []
-        for method, status, mark in wanted:
+        for method, status, mark in _EXPECTED[mode]:
             limit = self.host.system.monotonic() + _SEEN
             while True:
                 seen = self.asker(self.site, self.access, method)
@@ -329,8 +331,8 @@ class _Work:
                 if self.host.system.monotonic() > limit:
                     was = f"{seen[0]} of mode {seen[1]}" if seen[1] else f"{seen[0]} without a mode"
                     raise TrafficError(
-                        f"{self.site.name} is to be in mode {mode}, but {method} at {self.access.url} answers {was}: look for "
-                        "another proxy or site that answers there, or set 'url'"
+                        f"{self.site.name} is to be in mode {mode}, but {method} at {self.access.url} answers {was}: "
+                        "look for another proxy or site that answers there, or set 'url'"
                     )
                 self.host.system.sleep(0.1)
             if mark is None and seen[0] >= 500:

@@ -40,8 +40,8 @@ def write(changes: list[Change]) -> None:
     [
         SHOP,
         "server {\n\tlisten 80;\n\tserver_name other.example.com shop.example.com;\n}",
-        "server { listen 80; server_name shop.example.com; return 301 https://x; }\n"
-        "server {\n    listen 443 ssl;\n    server_name shop.example.com;\n    location / { }\n}\nserver { server_name a; }",
+        "server { listen 80; server_name shop.example.com; return 301 https://x; }"
+        "server {\n    listen 443 ssl;\n    server_name shop.example.com;\n    location / { }\n}\n",
     ],
 )
 def test_each_server_of_the_site_includes_it_until_it_is_taken_out(tmp_path: Path, http: str) -> None:
