@@ -291,7 +291,8 @@ def remembered(text: str, path: str) -> Memory:
     """
     try:
         value = json.loads(text)
-        access: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in value["access"].items()}
+        access: dict[str, Any] = value["access"]
+        access = {name: tuple(one) if isinstance(one, list) else one for name, one in access.items()}
         return Memory(value["site"], state_of(value["state"]), Access(**access), bool(value["failed"]))
     except (ValueError, KeyError, TypeError, TrafficError) as error:
         raise TrafficError(

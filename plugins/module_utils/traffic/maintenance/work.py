@@ -42,7 +42,7 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.traffic.split 
 _SEEN = 5.0
 #: Seconds for one answer.
 _ANSWER = 10.0
-#: Mode → method, the status it is answered with, the mode that the answer is marked with; None: as the application does.
+#: Mode → method, status of the answer, mode it is marked with; None: whatever the application answers, no mark.
 _EXPECTED: dict[str, list[tuple[str, int | None, str | None]]] = {
     "page": [("GET", 503, "page")],
     "read_only": [("POST", 503, "read_only"), ("GET", None, None)],
