@@ -87,7 +87,7 @@ options:
     type: list
     elements: str
     default: []
-  message:
+  text:
     description: What the page says, by language, C(en) and C(zh); one line each. By default a friendly general text.
     type: dict
     default: {}
@@ -293,7 +293,7 @@ def _options() -> dict[str, Any]:
         "allow": {"type": "list", "elements": "str", "default": []},
         "token": {"type": "str", "no_log": True},
         "exempt": {"type": "list", "elements": "str", "default": []},
-        "message": {"type": "dict", "default": {}},
+        "text": {"type": "dict", "default": {}},
         "retry_after": {"type": "int", "default": 120},
         "rate": {"type": "int", "default": 10},
         "burst": {"type": "int", "default": 20},
@@ -321,7 +321,7 @@ def main() -> None:
 
     site = Site(
         given["site"] or "",
-        message={language: str(text) for language, text in given["message"].items() if text},
+        text={language: str(said) for language, said in given["text"].items() if said},
         **chosen("allow", "token", "exempt", "retry_after", "rate", "burst"),
     )
     reached = ("url", "validate_certs", "frontends", "sockets", "config", "executable", "reload", "timeout")

@@ -38,7 +38,7 @@ _SITE = re.compile(r"\*|(?:\*\.)?[a-z0-9_](?:[a-z0-9._-]*[a-z0-9])?")
 _PATH = re.compile(r"/[A-Za-z0-9._~/%-]*\*?")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,128}")
 _SEAL = re.compile(r"# Made by worklog\.maintenance\.maintenance_mode, sha256 ([0-9a-f]{64})\n")
-#: Characters of a message; nginx takes no directive of more than 4 KiB.
+#: Characters of a text; nginx takes no directive of more than 4 KiB.
 _LONGEST = 600
 
 
@@ -50,7 +50,7 @@ class Site:
     :param allow: addresses and networks of clients that always pass.
     :param token: what lets through who sends it in :data:`TOKEN_HEADER`.
     :param exempt: paths that always pass; with ``*`` at the end, all that begin so.
-    :param message: language → what the page says.
+    :param text: language → what the page says.
     :param retry_after: seconds after which clients are asked to come again.
     :param rate: requests a second that each client address has in mode ``limit``.
     :param burst: requests that it may send at once.
@@ -60,7 +60,7 @@ class Site:
     allow: tuple[str, ...] = ()
     token: str | None = None
     exempt: tuple[str, ...] = ()
-    message: Mapping[str, str] = field(default_factory=dict)
+    text: Mapping[str, str] = field(default_factory=dict)
     retry_after: int = 120
     rate: int = 10
     burst: int = 20
@@ -204,12 +204,12 @@ def check_site(site: Site) -> Site:
         raise TrafficError(
             "'token' must have 16 to 128 letters, digits, _ or -; make one with 'openssl rand -hex 16'", refused=True
         )
-    for language, text in site.message.items():
+    for language, said in site.text.items():
         if language not in ("en", "zh"):
-            raise TrafficError(f"'message' is in {language!r}; there are en and zh", refused=True)
-        if len(text) > _LONGEST or re.search(r"[\x00-\x1f]", text):
+            raise TrafficError(f"'text' is in {language!r}; there are en and zh", refused=True)
+        if len(said) > _LONGEST or re.search(r"[\x00-\x1f]", said):
             raise TrafficError(
-                f"'message' in {language} must be one line of at most {_LONGEST} characters", refused=True
+                f"'text' in {language} must be one line of at most {_LONGEST} characters", refused=True
             )
     for what, value, most in (
         ("retry_after", site.retry_after, 86400),
@@ -219,7 +219,7 @@ def check_site(site: Site) -> Site:
         if not 1 <= value <= most:
             raise TrafficError(f"'{what}' is {value}; it must be 1 to {most}", refused=True)
     return Site(
-        name, tuple(networks(site.allow)), site.token, tuple(site.exempt), dict(site.message),
+        name, tuple(networks(site.allow)), site.token, tuple(site.exempt), dict(site.text),
         site.retry_after, site.rate, site.burst,
     )  # fmt: skip
 

@@ -162,7 +162,7 @@ def _quoted(text: str) -> str:
     word = "'" + text.replace("\\", "\\\\") + "'"
     if len(word.encode()) > _LONGEST:
         raise TrafficError(
-            "'message' makes a page of more than 4,000 bytes, which nginx does not take: write less", refused=True
+            "'text' makes a page of more than 4,000 bytes, which nginx does not take: write less", refused=True
         )
     return word
 

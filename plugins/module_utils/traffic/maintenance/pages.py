@@ -63,7 +63,7 @@ def body(site: Site, status: int, kind: str, language: str) -> str:
     """
     title, message = _TEXTS[status][language]
     if status == 503:
-        message = site.message.get(language, message)
+        message = site.text.get(language, message)
     if kind == "html":
         page = _PAGE.format(tag=_TAGS[language], title=html.escape(title), message=html.escape(message))
         return page.replace("$", "&#36;").replace("'", "&#39;").replace("%", "&#37;")

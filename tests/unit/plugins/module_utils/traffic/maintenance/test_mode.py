@@ -82,9 +82,9 @@ def test_times_that_cannot_be(expires: str, word: str) -> None:
         ({"exempt": ("health",)}, "is no path"),
         ({"exempt": ("/a b",)}, "is no path"),
         ({"exempt": ("/a;}",)}, "is no path"),
-        ({"message": {"fr": "bonjour"}}, "there are en and zh"),
-        ({"message": {"en": "two\nlines"}}, "one line"),
-        ({"message": {"en": "x" * 601}}, "at most 600"),
+        ({"text": {"fr": "bonjour"}}, "there are en and zh"),
+        ({"text": {"en": "two\nlines"}}, "one line"),
+        ({"text": {"en": "x" * 601}}, "at most 600"),
         ({"retry_after": 0}, "1 to 86400"),
         ({"rate": 0}, "1 to 10000"),
         ({"burst": 10001}, "1 to 10000"),
@@ -124,7 +124,7 @@ class Parts(HTMLParser):
 @pytest.mark.parametrize("status", [503, 429])
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_what_visitors_see(status: int, language: str, text: str) -> None:
-    site = Site("shop.example.com", message={language: text})
+    site = Site("shop.example.com", text={language: text})
     page = pages.body(site, status, "html", language)
     parts = Parts()
     parts.feed(page)
