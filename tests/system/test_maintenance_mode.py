@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.worklog.maintenance.plugins.plugin_utils import program
 
 from tests.system import on_node
 from tests.system.conftest import Lab, Restore, call
@@ -20,6 +21,7 @@ from tests.system.conftest import Lab, Restore, call
 SITE = "worklog.example.test"
 TOKEN = "let-me-through-0123456789"
 NODES = ("lb1", "lb2")
+PROGRAM = "/usr/local/sbin/worklog-maintenance-mode"
 STATE = "/var/lib/worklog-maintenance/mode"
 CONFIGURATION = {"lb1": "/etc/nginx", "lb2": "/etc/haproxy"}
 SERVICE = {"lb1": "nginx", "lb2": "haproxy"}
@@ -80,18 +82,23 @@ class Modes:
 
 
 @pytest.fixture(scope="module")
-def modes(lab: Lab) -> Iterator[Modes]:
+def modes(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Modes]:
     """Both load balancers, set up by the first switch."""
     steps = Restore(lab)
     on_node.install(lab, steps, *NODES)
     for node in NODES:
         steps.run(node, ["systemctl", "restart", SERVICE[node]])
-        for path in (CONFIGURATION[node], "/var/lib/worklog-maintenance", "/usr/local/sbin/worklog-maintenance-mode"):
+        for path in (CONFIGURATION[node], "/var/lib/worklog-maintenance", PROGRAM):
             steps.path(node, path)
         for unit in ("service", "timer"):
             steps.path(node, f"/etc/systemd/system/worklog-maintenance-mode.{unit}")
         steps.run(node, ["systemctl", "disable", "--quiet", "--now", "worklog-maintenance-mode.timer"])
+    built = tmp_path_factory.mktemp("program") / Path(PROGRAM).name
+    built.write_bytes(program.build("traffic.maintenance.cli"))
+    built.chmod(0o755)
     try:
+        for node in NODES:
+            assert call(["docker", "cp", str(built), f"{lab.container(node)}:{PROGRAM}"]).returncode == 0
         yield Modes(lab)
     finally:
         for node in NODES:
@@ -115,6 +122,8 @@ def test_the_playbook_switches_all_or_none_and_tells(modes: Modes, tmp_path: Pat
     (tmp_path / "fail.yml").write_text("- ansible.builtin.fail:\n    msg: the chat is down\n")
     notify = f"{tmp_path}/tell.yml,{tmp_path}/fail.yml"
     before = {node: modes.files(node) for node in NODES}
+    for node in NODES:
+        lab.exec(node, ["rm", "-f", PROGRAM])  # it comes with the first switch
 
     # The second one cannot be proven, so the first one is put back.
     url = "{{ 'http://127.0.0.1:1/' if inventory_hostname == 'lb2' else 'http://127.0.0.1/' }}"
@@ -327,6 +336,22 @@ def test_what_is_wrong_changes_nothing(modes: Modes, node: str) -> None:
     finally:
         steps.undo()
     lab.exec(node, ["systemctl", "reload", SERVICE[node]])
+
+    # A reload that ends with exit code 0 while the old configuration goes on.
+    if node == "lb1":
+        server = ["python3", "-m", "http.server", "--bind", "127.0.0.1", "7099"]
+        steps.path(node, "/etc/nginx/conf.d/pending.conf")
+        steps.run(node, ["systemctl", "stop", "holder"])
+        try:
+            lab.exec(node, ["systemd-run", "--quiet", "--unit=holder", *server])
+            lab.exec(node, ["curl", "--silent", "--retry", "20", "--retry-connrefused", "http://127.0.0.1:7099/"])
+            lab.write(node, "/etc/nginx/conf.d/pending.conf", "server { listen 127.0.0.1:7099; }\n")
+            before = modes.files(node)
+            failed = modes.run(node, "page", reload="signal", timeout=5)
+            assert failed["failed"] and "Address already in use" in failed["msg"] and not failed["refused"], failed
+            assert modes.files(node) == before and modes.ask(node)[0] == 200
+        finally:
+            steps.undo()
 
     # What somebody has edited by hand is not overwritten, unless that is asked for.
     assert not modes.run(node, "page").get("failed")
