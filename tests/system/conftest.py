@@ -212,7 +212,7 @@ class Restore:
         """Keep a file, link or tree as it is now (or its absence), and put it back when the test has ended."""
         if self.lab.exec(node, ["test", "-e", path, "-o", "-L", path], check=False).returncode:
             return self.run(node, ["rm", "-rf", "--", path])
-        kept = f"/var/tmp/restore-{len(self.steps)}"
+        kept = f"/var/tmp/restore-{id(self):x}-{len(self.steps)}"
         self.lab.exec(node, ["rm", "-rf", kept])
         self.lab.exec(node, ["cp", "-a", "--", path, kept])
         self.run(node, ["mv", "--no-target-directory", "--", kept, path])

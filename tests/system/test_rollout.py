@@ -87,7 +87,9 @@ class Rollout(Site):
     def shares(self) -> list[str]:
         """What takes requests: hosts of lb1 without a flag, weights of lb2."""
         flags = self.lab.exec("lb1", ["ls", "/var/lib/lab-rotation"]).stdout.split()
-        config = self.lab.read("lb2", "/etc/haproxy/haproxy.cfg").split("\nbackend worklog_api\n")[1].split("\nbackend")[0]
+        config = (
+            self.lab.read("lb2", "/etc/haproxy/haproxy.cfg").split("\nbackend worklog_api\n")[1].split("\nbackend")[0]
+        )
         servers = [line.split() for line in config.splitlines() if line.split()[:1] == ["server"]]
         inside = [f"lb1 {node}" for node in APPS if f"{node}.drain" not in flags]
         return inside + [f"lb2 {line[1]}" for line in servers if line[3:] != ["weight", "0"]]
