@@ -78,6 +78,23 @@ def prune_table(plan: Iterable[Mapping[str, Any]]) -> list[str]:
     return _table(("plan", "host", "source", "verdict", "backup", "reason"), cells)
 
 
+def npm_update_table(result: Mapping[str, Any]) -> list[str]:
+    """Return what is outdated and what an update changes as lines of two tables."""
+    try:
+        outdated = [
+            (str(row["package"]), str(row["current"]), str(row["wanted"]), str(row["latest"]))
+            for row in result["outdated"]
+        ]
+        changes = [
+            (str(row["package"]), str(row["before"]) or "none", str(row["after"]) or "none")
+            for row in result["changes"]
+        ]
+    except (KeyError, TypeError) as error:
+        raise AnsibleFilterError(f"npm_update_table needs the result of npm_update: {error!r}") from error
+    lines = _table(("outdated", "installed", "in the range", "newest"), outdated) if outdated else []
+    return lines + (_table(("changes", "from", "to"), changes) if changes else [])
+
+
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the lines of a table; a column without any value is left out."""
     used = [column for column in zip(head, *rows) if any(column[1:]) or not rows]
@@ -103,6 +120,7 @@ class FilterModule:
         """Return the filters by name."""
         return {
             "findings_table": findings_table,
+            "npm_update_table": npm_update_table,
             "record_findings": record_findings,
             "prune_table": prune_table,
             "records_table": records_table,

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,6 +68,26 @@ def outdated(text: str, installed: Mapping[str, str]) -> list[dict[str, str]]:
             if {wanted, latest} != {current}:
                 found.append({"package": name, "current": current, "wanted": wanted, "latest": latest})
     return found
+
+
+def not_installed(lock: Mapping[str, Any], directory: str, *, dev: bool) -> list[str]:
+    """Return the packages of a lock file that are not there in their version; optional ones may be missing.
+
+    :param dev: whether packages for development must be there.
+    """
+    wrong = []
+    for place, entry in lock.get("packages", {}).items():
+        needless = not dev and (entry.get("dev") or entry.get("devOptional"))
+        if not place or needless or any(entry.get(key) for key in ("link", "optional", "devOptional", "peer")):
+            continue
+        try:
+            with open(os.path.join(directory, place, "package.json"), encoding="utf-8") as stream:
+                version = json.load(stream).get("version")
+        except (OSError, ValueError, AttributeError):
+            version = None
+        if version != entry.get("version"):
+            wrong.append(f"{place} {entry.get('version')}")
+    return wrong
 
 
 def test_of(package: Mapping[str, Any]) -> list[str]:
