@@ -186,6 +186,11 @@ restart:
   description: The services that have to start again, each with the reason.
   returned: when packages are gathered
   type: dict
+foreseen:
+  description: What will have to start again after the changes, services with the reason and reboot with its reasons.
+  returned: when packages are gathered
+  type: dict
+  sample: {services: {nginx.service: "runs on /usr/sbin/nginx, which changes"}, reboot: []}
 differences:
   description: Where the host is not what the manifest says, each with package, here, proven and kind.
   returned: when packages are gathered

@@ -299,10 +299,12 @@ class Apt:
 
     def units(self, names: Sequence[str]) -> set[str]:
         """Return the services that packages bring."""
-        if not names:
-            return set()
-        listing = self._read(["dpkg-query", "-L", *names], fail=False)
-        return set(re.findall(r"^/(?:usr/)?lib/systemd/system/([^/\n@]+\.service)$", listing, re.MULTILINE))
+        units = re.compile(r"/(?:usr/)?lib/systemd/system/([^/@]+\.service)")
+        return {found.group(1) for found in map(units.fullmatch, self.contents(names)) if found}
+
+    def contents(self, names: Sequence[str]) -> set[str]:
+        """Return the paths that packages own."""
+        return set(self._read(["dpkg-query", "-L", *names], fail=False).splitlines()) if names else set()
 
 
 def _exact(change: Change) -> str:

@@ -63,20 +63,29 @@ def unit_of(cgroup: str) -> str:
     return ""
 
 
+def users_of(files: Callable[[str], bool], proc: str = "/proc") -> dict[str, str]:
+    """Return the services that run one of some files now, with the file."""
+    return _mapping(re.compile(r" (/\S[^\n]*)$", re.MULTILINE), files, "runs on {}, which changes", proc)
+
+
 def stale(proc: str = "/proc") -> dict[str, str]:
     """Return the services that run a program or library which was replaced, with one such file."""
+    return _mapping(_MAPPED, lambda path: True, "runs on {}, which was replaced", proc)
+
+
+def _mapping(pattern: re.Pattern[str], wanted: Callable[[str], bool], words: str, proc: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for entry in os.listdir(proc):
         if not entry.isdigit():
             continue
         try:
             with open(f"{proc}/{entry}/maps", encoding="utf-8", errors="replace") as stream:
-                mapped = _MAPPED.search(stream.read())
+                mapped = next((path for path in dict.fromkeys(pattern.findall(stream.read())) if wanted(path)), "")
             if mapped:
                 with open(f"{proc}/{entry}/cgroup", encoding="utf-8", errors="replace") as stream:
                     unit = unit_of(stream.read())
                 if unit:
-                    found.setdefault(unit, f"runs on {mapped.group(1)}, which was replaced")
+                    found.setdefault(unit, words.format(mapped))
         except OSError:  # it has ended meanwhile
             continue
     return found

@@ -41,6 +41,7 @@ class State:
     changes: Sequence[Change] = ()
     kept_back: Sequence[str] = ()
     needs: Needs = field(default_factory=Needs)
+    foreseen: Needs = field(default_factory=Needs)
     findings: list[Finding] = field(default_factory=list)
     differences: Sequence[Mapping[str, Any]] = ()
 
@@ -55,6 +56,7 @@ class State:
             "kept_back": list(self.kept_back),
             "reboot": {"required": bool(self.needs.reboot), "reasons": self.needs.reboot},
             "restart": self.needs.services,
+            "foreseen": asdict(self.foreseen),
             "differences": list(self.differences),
             "findings": [one.as_dict() for one in self.findings],
         }
@@ -125,6 +127,7 @@ def read_apt(question: Question, apt: Apt, run: command.Runner) -> State:
         wanted = [one for one in changes if not one.left_out]
     state.changes = changes
     state.needs = needs.read(run)
+    state.foreseen = _foreseen(apt, wanted, run)
     state.findings += _disk(apt.details(wanted), wanted, question.disk_free)
     if state.kept_back:
         state.findings.append(
@@ -135,6 +138,20 @@ def read_apt(question: Question, apt: Apt, run: command.Runner) -> State:
             )
         )  # fmt: skip
     return state
+
+
+def _foreseen(apt: Apt, wanted: Sequence[Change], run: command.Runner) -> Needs:
+    """Return what will have to start again after the change, as far as that can be told before it."""
+    names = [one.key for one in wanted if one.before]
+    kernels = [one.name for one in wanted if one.name.startswith(("linux-image-", "intel-microcode", "amd64-microcode"))]
+    found = Needs([f"{name} changes" for name in kernels])
+    if names:
+        owned = apt.contents(names)
+        # /lib is a link to /usr/lib on a merged system, and dpkg may know a file by either name
+        found.services = needs.users_of(lambda path: path in owned or path.removeprefix("/usr") in owned)
+        for unit in apt.units(names) & needs.services(run).keys():
+            found.services.setdefault(unit, "its package changes")
+    return found
 
 
 def _proven(
