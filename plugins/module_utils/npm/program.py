@@ -76,6 +76,9 @@ class Npm:
             "update_notifier": "false",
             "loglevel": "error",
             "logs_max": "0",
+            # npm's own pauses let a registry that is down cost minutes.
+            "fetch_retry_mintimeout": "1000",
+            "fetch_retry_maxtimeout": "5000",
         }
         if self.registry:
             settings["registry"] = self.registry
