@@ -78,7 +78,7 @@ def prune_table(plan: Iterable[Mapping[str, Any]]) -> list[str]:
     return table(("plan", "host", "source", "verdict", "backup", "reason"), cells)
 
 
-def npm_updatetable(result: Mapping[str, Any]) -> list[str]:
+def npm_update_table(result: Mapping[str, Any]) -> list[str]:
     """Return what is outdated and what an update changes as lines of two tables."""
     try:
         outdated = [
