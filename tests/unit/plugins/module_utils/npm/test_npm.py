@@ -62,14 +62,16 @@ def test_what_npm_cannot_be_run_with_is_refused(options: dict[str, Any], words: 
 
 
 def test_differences_of_lock_files_and_what_is_outdated() -> None:
-    lock = {"packages": {"": {"version": "1"}, "node_modules/a": {"version": "1.0.0"}, "node_modules/b": {"link": True}}}
+    entries = {"": {"version": "1"}, "node_modules/a": {"version": "1.0.0"}, "node_modules/b": {"link": True}}
+    lock = {"packages": entries}
     assert manifest.packages(lock, "x") == {"node_modules/a": "1.0.0"}
     assert manifest.differences({"a": "1", "b": "1"}, {"a": "2", "c": "1"}) == [
         {"package": "a", "before": "1", "after": "2"},
         {"package": "b", "before": "1", "after": ""},
         {"package": "c", "before": "", "after": "1"},
     ]
-    text = """{"a": {"wanted": "1.1.0", "latest": "2.0.0", "dependent": "p"}, "c": {"wanted": "1.0.0", "latest": "1.0.0"}}"""
+    text = """{"a": {"wanted": "1.1.0", "latest": "2.0.0", "dependent": "p"},
+               "c": {"wanted": "1.0.0", "latest": "1.0.0"}}"""
     assert manifest.outdated(text, {"node_modules/a": "1.0.0", "node_modules/c": "1.0.0"}) == [
         {"package": "a", "current": "1.0.0", "wanted": "1.1.0", "latest": "2.0.0"}
     ]
@@ -154,9 +156,9 @@ def test_a_journal_of_the_past_is_not_gone_on_with(application: Path) -> None:
 
 
 def test_only_one_run_at_a_time(application: Path) -> None:
-    with update.locked(str(application / "current")):
-        with pytest.raises(NpmError, match="another run updates"), update.locked(str(application / "current")):
-            pass
+    link = str(application / "current")
+    with update.locked(link), pytest.raises(NpmError, match="another run updates"), update.locked(link):
+        pass
     with update.locked(str(application / "current")):
         pass
 
