@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.lab import package_repository
 from tests.system.npm_platform import ADDRESS, CURRENT, HOME, Platform
 
 pytestmark = [pytest.mark.capability("C4")]
@@ -59,10 +60,10 @@ def put(lab: Any, path: str, content: bytes, age_days: int = 0) -> None:
     lab.exec("app1", ["touch", f"--date={age_days} days ago", path])
 
 
-def scan(lab: Any, *options: str, **arguments: Any) -> dict[str, Any]:
-    """Call the module on app1."""
+def scan(lab: Any, *options: str, node_name: str = "app1", **arguments: Any) -> dict[str, Any]:
+    """Call the module on a node."""
     given = {"system": "none", "state_file": f"{STATE}/test.json", **arguments}
-    program = [str(Path(sys.executable).parent / "ansible"), "-i", str(ROOT / "inventories" / "lab"), "app1"]
+    program = [str(Path(sys.executable).parent / "ansible"), "-i", str(ROOT / "inventories" / "lab"), node_name]
     done = subprocess.run(
         [*program, "-m", "worklog.maintenance.vulnerability_scan", "-a", json.dumps(given), *options],
         cwd=ROOT, env={**os.environ, "LAB_PREFIX": lab.prefix, "ANSIBLE_NOCOLOR": "1"}, text=True,
@@ -86,9 +87,31 @@ def test_no_data_are_never_no_vulnerabilities(lab: Any, platform: Platform) -> N
     problems = [scope["problem"] for scope in result["scopes"]]
     assert "no vulnerability at all" in problems[0] and "npm audit got no answer: 404" in problems[1]
     assert "pip.json are 9 d old, more than 7 d" in problems[2] and "no environment of Python" in problems[3]
-    # apt of the lab knows no source of security updates, so there are none to be seen
-    apt = scan(lab, system="apt", accept_inconclusive=True)
-    assert not apt["failed"] and apt["verdict"] == "inconclusive" and "no source of security updates" in apt["msg"]
+
+
+def test_apt_tells_security_updates_and_nothing_without_their_source(lab: Any, restore: Any, tmp_path: Path) -> None:
+    sources, target = "/etc/apt/sources.list.d/wl.list", package_repository.TARGET
+    package_repository.make(tmp_path, "1.0", "1.7")
+    restore.run("ops1", ["apt-get", "update", "--quiet=2", "--option", f"Dir::Etc::sourcelist={sources}"])
+    restore.path("ops1", sources)
+    restore.run("ops1", ["rm", "-rf", target, STATE])
+    restore.run("ops1", ["apt-get", "purge", "--yes", "--quiet=2", "wl-demo", "wl-demo-data"])
+
+    without = scan(lab, node_name="ops1", system="apt", accept_inconclusive=True)
+    assert not without["failed"] and without["verdict"] == "inconclusive", "of the lab's own sources"
+    assert "apt knows no source of security updates" in without["msg"]
+
+    for path, place in ((tmp_path / "repository", target), (tmp_path / "wl.list", sources)):
+        subprocess.run(["docker", "cp", "--quiet", str(path), f"{lab.container('ops1')}:{place}"], check=True)
+    own = ["--option", f"Dir::Etc::sourcelist={sources}", "--option", "APT::Get::List-Cleanup=false"]
+    lab.exec("ops1", ["apt-get", "update", "--quiet=2", *own])
+    lab.exec("ops1", ["apt-get", "install", "--yes", "--quiet=2", "wl-demo=1.0"])
+    found = scan(lab, node_name="ops1", system="apt")
+    (one,) = found["vulnerabilities"]
+    assert (one["package"], one["installed"], one["fixed_in"], one["severity"]) == ("wl-demo", "1.0", "1.7", "unknown")
+    lab.exec("ops1", ["apt-get", "install", "--yes", "--quiet=2", "wl-demo"])
+    after = scan(lab, node_name="ops1", system="apt")
+    assert after["verdict"] == "clean" and [one["status"] for one in after["vulnerabilities"]] == ["fixed"]
 
 
 def test_bad_input_is_refused_before_anything_is_asked(lab: Any, platform: Platform) -> None:
