@@ -128,12 +128,13 @@ def plan(npm: Npm, place: Place, wish: Wish) -> Plan:
         found.outdated = manifest.outdated(npm.call("outdated", "--json", cwd=directory).stdout, before)
         if wish.update:
             _good(npm.call("update", "--package-lock-only", *wish.only, cwd=directory), "the packages are not updated")
-        if wish.audit_fix and (found.before or wish.update):
-            # It ends with 1 when something is left, so what it did is looked at, not what it says.
-            npm.call("audit", "fix", "--package-lock-only", cwd=directory)
-            found.after = _audit(npm, directory, before)
-        elif wish.audit_fix:
-            found.after = found.before
+        if wish.audit_fix:
+            same = files.read(os.path.join(directory, LOCK)) == found.old[LOCK]
+            found.after = found.before if same else _audit(npm, directory, before)
+            if found.after:
+                # It ends with 1 when something is left, so what it did is looked at, not what it says.
+                npm.call("audit", "fix", "--package-lock-only", cwd=directory)
+                found.after = _audit(npm, directory, before)
         found.contents = {name: files.read(os.path.join(directory, name)) for name in (PACKAGE, LOCK)}
     after = manifest.packages(manifest.read(found.contents[LOCK], LOCK), LOCK)
     found.changes = manifest.differences(before, after)
