@@ -6,11 +6,11 @@
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.worklog.maintenance.plugins.plugin_utils.table import table
 
 ORDER = {"critical": 0, "warning": 1, "info": 2, "ok": 3}
 
@@ -22,7 +22,7 @@ def findings_table(findings: Iterable[Mapping[str, Any]]) -> list[str]:
         cells = [(row["severity"], row.get("host") or "", row["check"], row["subject"], row["message"]) for row in rows]
     except (KeyError, TypeError) as error:
         raise AnsibleFilterError(f"findings_table needs a list of findings: {error!r}") from error
-    return _table(("severity", "host", "check", "subject", "message"), cells)
+    return table(("severity", "host", "check", "subject", "message"), cells)
 
 
 def record_findings(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -56,7 +56,7 @@ def records_table(records: Iterable[Mapping[str, Any]]) -> list[str]:
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise AnsibleFilterError(f"records_table needs a list of records: {error!r}") from error
-    return _table(("ended", "host", "what", "subject", "result", "downtime"), cells)
+    return table(("ended", "host", "what", "subject", "result", "downtime"), cells)
 
 
 def prune_table(plan: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -75,25 +75,24 @@ def prune_table(plan: Iterable[Mapping[str, Any]]) -> list[str]:
         ]
     except (KeyError, TypeError) as error:
         raise AnsibleFilterError(f"prune_table needs the plan of backup_prune: {error!r}") from error
-    return _table(("plan", "host", "source", "verdict", "backup", "reason"), cells)
+    return table(("plan", "host", "source", "verdict", "backup", "reason"), cells)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table; a column without any value is left out."""
-    used = [column for column in zip(head, *rows) if any(column[1:]) or not rows]
-    widths = [max(map(_width, column)) for column in used]
-    lines = [*zip(*used)]
-    lines.insert(1, tuple("-" * width for width in widths))
-    return ["  ".join(_pad(cell, width) for cell, width in zip(line, widths)).rstrip() for line in lines]
-
-
-def _pad(text: str, width: int) -> str:
-    return text + " " * (width - _width(text))
-
-
-def _width(text: str) -> int:
-    """Return how many columns of a terminal a text takes; Chinese characters take two."""
-    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+def npm_update_table(result: Mapping[str, Any]) -> list[str]:
+    """Return what is outdated and what an update changes as lines of two tables."""
+    try:
+        outdated = [
+            (str(row["package"]), str(row["current"]), str(row["wanted"]), str(row["latest"]))
+            for row in result["outdated"]
+        ]
+        changes = [
+            (str(row["package"]), str(row["before"]) or "none", str(row["after"]) or "none")
+            for row in result["changes"]
+        ]
+    except (KeyError, TypeError) as error:
+        raise AnsibleFilterError(f"npm_update_table needs the result of npm_update: {error!r}") from error
+    lines = table(("outdated", "installed", "in the range", "newest"), outdated) if outdated else []
+    return lines + (table(("changes", "from", "to"), changes) if changes else [])
 
 
 class FilterModule:
@@ -103,6 +102,7 @@ class FilterModule:
         """Return the filters by name."""
         return {
             "findings_table": findings_table,
+            "npm_update_table": npm_update_table,
             "record_findings": record_findings,
             "prune_table": prune_table,
             "records_table": records_table,

@@ -92,6 +92,7 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,
     user: str | None = None,
+    inherit: bool = True,
 ) -> Result:
     """Run a program to its end and return what it said.
 
@@ -101,11 +102,12 @@ def run(
     :param env: variables added to the environment of this process.
     :param cwd: directory to run in.
     :param user: account to run as, with its groups and HOME; needs root unless it is the current one.
+    :param inherit: whether it sees the environment of this process too, not only what is given.
     :raises CommandError: when the program or the account does not exist, may not be run, or does not end in time.
     """
     command = [str(part) for part in argv]
     program = _program(command)
-    environment = {**os.environ, "LC_ALL": "C", "LANGUAGE": "C"}
+    environment = {**(os.environ if inherit else {}), "LC_ALL": "C", "LANGUAGE": "C"}
     identity = _identity(user, command)
     if identity:
         environment.update(HOME=identity.pop("home"), USER=str(user), LOGNAME=str(user))

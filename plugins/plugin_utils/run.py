@@ -29,6 +29,15 @@ def user(variables: Mapping[str, Any]) -> str:
     return named or os.environ.get("SUDO_USER") or getpass.getuser()
 
 
+def ended(identifier: str) -> bool:
+    """Tell whether a run was started by a process of this controller that is no longer there."""
+    node, _dash, process = identifier.rpartition("-")[0].rpartition("-")
+    ticks = identifier.rpartition("-")[2]
+    if node != platform.node() or not process.isdigit() or not ticks.isdigit():
+        return False
+    return str(_ticks(int(process))) != ticks
+
+
 def started() -> datetime:
     """Return when the run began, in UTC; on a controller that is not Linux, the time of the call."""
     began = time.time()
@@ -38,10 +47,10 @@ def started() -> datetime:
     return datetime.fromtimestamp(began, timezone.utc)
 
 
-def _ticks() -> int | None:
-    """Return when the process that all workers descend from began, in clock ticks since the boot (proc(5))."""
+def _ticks(process: int | None = None) -> int | None:
+    """Return when a process began, in clock ticks since the boot (proc(5)); by default the parent of all workers."""
     try:
-        with open(f"/proc/{os.getppid()}/stat", encoding="ascii", errors="replace") as stream:
+        with open(f"/proc/{process or os.getppid()}/stat", encoding="ascii", errors="replace") as stream:
             return int(stream.read().rpartition(")")[2].split()[19])
     except (OSError, ValueError, IndexError):
         return None

@@ -1,0 +1,62 @@
+# Copyright: (c) 2026, Worklog Maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the controller decides when hosts are patched: whether it is the time, what was proven, and how a plan is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.worklog.maintenance.plugins.module_utils import units
+from ansible_collections.worklog.maintenance.plugins.module_utils.packages import manifest, window
+from ansible_collections.worklog.maintenance.plugins.module_utils.packages.model import PackageError
+from ansible_collections.worklog.maintenance.plugins.plugin_utils.table import table
+
+
+def patch_window(
+    windows: Sequence[str], blackout: Sequence[str] = (), zone: str = "UTC", cutoff: Any = 0, now: str | None = None
+) -> dict[str, Any]:
+    """Return whether a host may be begun now, and the sentence that says why."""
+    try:
+        moment = datetime.fromisoformat(now) if now else datetime.now(timezone.utc)
+        verdict = window.judge(windows, blackout, zone, moment, units.duration(cutoff))
+    except ValueError as error:
+        raise AnsibleFilterError(f"patch_window: {error}") from error
+    return {"open": verdict.open, "message": verdict.message}
+
+
+def patch_manifest(
+    hosts: Mapping[str, Mapping[str, Any]], soak: Any, signer: str = "", key: str = ""
+) -> dict[str, Any]:
+    """Return the manifest of what hosts have proven, by what package_state returned of each."""
+    try:
+        return manifest.make(hosts, units.duration(soak), datetime.now(timezone.utc), signer=signer, key=key)
+    except (PackageError, ValueError, KeyError, TypeError) as error:
+        raise AnsibleFilterError(f"patch_manifest: {error}") from error
+
+
+def patch_plan(results: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the changes of hosts as lines of a table, and below it what each host will have to start again."""
+    results = list(results)
+    cells, notes = [], []
+    for result in results:
+        host, batch = str(result["host"]), str(result.get("batch") or "")
+        for one in result.get("changes", ()):
+            cells.append((host, batch, one["name"], one["from"] or "new", one["to"], " ".join(one["cves"])))
+        foreseen = result.get("foreseen") or {}
+        words = [f"restarts {name}" for name in sorted(foreseen.get("services", ()))]
+        words += [f"reboot: {why}" for why in foreseen.get("reboot", ())]
+        notes.append("; ".join([f"{host}: {result['message']}", *words, *filter(None, [result.get("window")])]))
+    return [*(table(("host", "batch", "package", "from", "to", "fixes"), cells) if cells else []), *notes]
+
+
+class FilterModule:
+    """The filters of this file."""
+
+    def filters(self) -> dict[str, Any]:
+        """Return the filters by name."""
+        return {"patch_manifest": patch_manifest, "patch_plan": patch_plan, "patch_window": patch_window}
