@@ -9,8 +9,9 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 .PHONY: demo
-demo: lab ## a maintenance day on real components: start the lab and run the playbook on it
+demo: lab ## a maintenance day and a day of releases on real components: start the lab and run them on it
 	ansible-playbook -i inventories/lab worklog.maintenance.maintenance_day
+	python tests/lab/release_day.py
 
 .PHONY: test
 test: venv ## everything below that can fail, with a closing table
