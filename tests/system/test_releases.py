@@ -140,6 +140,7 @@ def site(lab: Lab, restore: Restore, tmp_path: Path) -> Site:
         if node in APPS:
             restore.run(node, ["systemctl", "restart", "worklog-api"])
             restore.path(node, "/srv/worklog/current")
+            restore.path(node, "/etc/worklog/worklog-api.json")
             restore.path(node, "/srv/worklog/releases")
         restore.path(node, STATE)
     return Site(lab, tmp_path / "controller.log")
