@@ -163,6 +163,16 @@ def test_a_change_by_somebody_else_is_told() -> None:
     assert after["under_way"]["previous"] == "0.9.0"
 
 
+def test_what_others_have_put_there_can_be_gone_back_to_under_any_name() -> None:
+    found = {"version": "20260101T1200", "artefact": "releases/20260101T1200"}
+    state, _unused = releases.begin(releases.empty("api"), asked("job-1", found=found), NOW)
+    state = releases.finish(state, "job-1", "good", NOW, artefact="releases/1.1.0")
+    back = asked("job-2", state["previous"]["version"], method="rollback", found={})
+    assert releases.begin(state, back, NOW)[0]["under_way"]["version"] == "20260101T1200"
+    with pytest.raises(releases.StateError, match="is no version"):
+        releases.begin(state, asked("job-2", "20260101T1200"), NOW)
+
+
 def test_a_pause_keeps_the_lock_once() -> None:
     state = releases.pause(begun("hold"), "job-1", 7200, NOW)
     assert state["under_way"]["expires"] == "2027-01-15T10:00:00Z"
