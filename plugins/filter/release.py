@@ -59,11 +59,8 @@ def release_idle(divisions: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def release_steps(given: Any, to_all: bool = True) -> list[float]:
-    """Return the percentages that a new version gets one after the other."""
-    try:
-        return definition.steps(given, to_all)
-    except definition.DefinitionError as error:
-        raise AnsibleFilterError(str(error)) from error
+    """Return the percentages that a new version gets one after the other; an empty list when they make no sense."""
+    return definition.steps(given, to_all)
 
 
 def release_watch(

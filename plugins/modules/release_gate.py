@@ -523,6 +523,7 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.release.counts
 from ansible_collections.worklog.maintenance.plugins.module_utils.release.gate import Gate, Outcome, judge_requests
 from ansible_collections.worklog.maintenance.plugins.module_utils.release.metrics import ABORT, HOLD
 from ansible_collections.worklog.maintenance.plugins.module_utils.release.options import (
+    REQUEST_SPEC,
     OptionError,
     check_targets,
     check_times,
@@ -532,16 +533,6 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.release.option
 )
 from ansible_collections.worklog.maintenance.plugins.module_utils.release.probes import try_all
 
-REQUEST_SPEC: dict[str, Any] = {
-    "name": {"type": "str"},
-    "path": {"type": "str", "required": True},
-    "method": {"type": "str", "default": "GET"},
-    "headers": {"type": "dict", "no_log": True},
-    "body": {"type": "str", "no_log": True},
-    "status": {"type": "list", "elements": "int", "default": []},
-    "matches": {"type": "str"},
-    "max_time": {"type": "float", "default": 5},
-}
 SOURCE_SPEC: dict[str, Any] = {
     "name": {"type": "str"},
     "type": {"type": "str", "required": True, "choices": ["haproxy", "access_log", "prometheus", "probe"]},

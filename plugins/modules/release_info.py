@@ -143,12 +143,14 @@ findings:
 import os
 import time
 from dataclasses import asdict
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.worklog.maintenance.plugins.module_utils import command
 from ansible_collections.worklog.maintenance.plugins.module_utils.release import info
 from ansible_collections.worklog.maintenance.plugins.module_utils.release import state as releases
+from ansible_collections.worklog.maintenance.plugins.module_utils.release.artefact import ArtefactError, Releases
 from ansible_collections.worklog.maintenance.plugins.module_utils.release.options import (
+    REQUEST_SPEC,
     OptionError,
     check_targets,
     make_requests,
@@ -156,17 +158,6 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.release.option
 from ansible_collections.worklog.maintenance.plugins.module_utils.release.probes import try_all
 from ansible_collections.worklog.maintenance.plugins.module_utils.service.preflight import disk
 from ansible_collections.worklog.maintenance.plugins.module_utils.units import size
-
-REQUEST_SPEC: dict[str, Any] = {
-    "name": {"type": "str"},
-    "path": {"type": "str", "required": True},
-    "method": {"type": "str", "default": "GET"},
-    "headers": {"type": "dict", "no_log": True},
-    "body": {"type": "str", "no_log": True},
-    "status": {"type": "list", "elements": "int", "default": []},
-    "matches": {"type": "str"},
-    "max_time": {"type": "float", "default": 5},
-}
 
 
 def _existing(path: str) -> str:
@@ -193,15 +184,16 @@ def main() -> None:
     given = module.params
     try:
         state = releases.Store(given["directory"], given["application"]).read()
+        live = Releases(given["root"], command.run).live() if given["root"] else {}
         requests = make_requests(given["requests"], given["validate_certs"])
         targets = check_targets([given["address"]] if given["address"] and requests else [])
         wanted = {path: size(value) for path, value in given["disk_free"].items()}
-    except (releases.StateError, OptionError) as error:
+    except (releases.StateError, ArtefactError, OptionError) as error:
         module.fail_json(msg=str(error))
     except ValueError as error:
         module.fail_json(msg=f"disk_free: {error}")
     subject = f"{given['application']} on {os.uname().nodename}"
-    found = info.look(state, info.live(given["root"] or ""), subject, time.time())
+    found = info.look(state, live, subject, time.time())
     results = try_all(info.fill(requests, found.version), targets)
     found.requests = [asdict(result) for result in results]
     found.findings += info.judge(results, subject)

@@ -15,6 +15,7 @@ import pytest
 FILES = {"name": "x", "engine": "files", "options": {"paths": ["/x"]}}
 FOR_EVER = {"repository": "/x", "password_file": "/x", "keep": {"age": "1d"}}
 RESTORE = {"target": "db1", "restore_source": "mariadb"}
+PLAN = {"release_application": "worklog-api", "release_version": "v1.1.0"}
 DRILL = {"target": "app1", "drill_sources": "redis"}
 
 
@@ -65,6 +66,15 @@ def play(lab: Any, name: str, *arguments: str, timeout: float = 120) -> tuple[in
         ("restore_drill", DRILL | {"drill_budget": "soon"}, "budget and limit must be a number of seconds"),
         ("restore_drill", DRILL | {"drill_fetch": {"from": "x", "prt": 1}}, "drill_fetch.prt"),
         ("restore_drill", DRILL, "redis has no backups"),
+        ("release_plan", {"release_application": "worklog"}, "has worklog-api, lowcode-platform"),
+        ("release_plan", PLAN | {"release_version": "1.1"}, "give MAJOR.MINOR.PATCH"),
+        ("release_plan", PLAN | {"release_plan_methd": "canary"}, "did you mean 'release_plan_method'?"),
+        ("blue_green", PLAN | {"blue_green_steps": "10, 5"}, "give percentages that grow and end with 100"),
+        ("blue_green", PLAN | {"blue_green_retir": "stop"}, "did you mean 'blue_green_retire'?"),
+        ("blue_green", PLAN | {"release_resume": "on"}, "is under way, so there is nothing to go on with"),
+        ("canary", PLAN | {"canary_hosts": "app"}, "must be some of app1, app2, but not all"),
+        ("release_report", {"release_report_sinc": "2026-11-01"}, "did you mean 'release_report_since'?"),
+        ("release_report", {"release_report_since": "yesterday"}, "is not a time in ISO 8601"),
         ("upload_limit", {"target": "nginxx"}, "did you mean 'nginx'?"),
         ("upload_limit", {"nginx_upload_limit_limt": "50m"}, "did you mean 'nginx_upload_limit_limit'?"),
         ("upload_limit", {"nginx_upload_limit_limit": "fifty"}, "fifty"),

@@ -157,17 +157,15 @@ def steps(given: Any, to_all: bool = True) -> list[float]:
     """Return the percentages that a new version gets one after the other, from a list or a text such as ``5, 25, 100``.
 
     :param to_all: whether they must end with 100, or must stay below.
-    :raises DefinitionError: when they do not grow, or end elsewhere.
+    :returns: an empty list when they do not grow, or end elsewhere.
     """
     words = given.replace(" ", "").rstrip(",").split(",") if isinstance(given, str) else given
     try:
         found = [float(str(word).rstrip("%")) for word in words]
     except (TypeError, ValueError):
-        found = []
-    if not found or found != sorted(set(found)) or found[0] <= 0 or found[-1] > 100 or (found[-1] == 100) != to_all:
-        wanted = "end with 100, such as 5, 25, 100" if to_all else "stay below 100, such as 5, 25"
-        raise DefinitionError(f"the steps '{given}' must be percentages that grow and {wanted}")
-    return found
+        return []
+    grow = found == sorted(set(found)) and all(0 < percent <= 100 for percent in found)
+    return found if found and grow and (found[-1] == 100) == to_all else []
 
 
 def _first(shares: Mapping[str, float]) -> str:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -36,24 +35,16 @@ class Host:
     findings: list[Finding] = field(default_factory=list)
 
 
-def live(root: str) -> str:
-    """Return what the link ``current`` of a directory names, such as ``releases/1.4.2``; empty without one."""
-    try:
-        return os.readlink(os.path.join(root, "current")) if root else ""
-    except OSError:
-        return ""
-
-
-def look(state: Mapping[str, Any], linked: str, subject: str, now: float) -> Host:
+def look(state: Mapping[str, Any], live: Mapping[str, str], subject: str, now: float) -> Host:
     """Return what the state and the link say.
 
-    :param linked: what is live, as :func:`live` says.
+    :param live: version and artefact that are live; empty when that is not known.
     :param subject: what findings are about.
     :param now: seconds since 1970.
     """
-    recorded, held = state["current"], state["under_way"]
+    recorded, held, linked = state["current"], state["under_way"], live.get("artefact", "")
     found = Host(
-        version=os.path.basename(linked) or (recorded["version"] if recorded else ""),
+        version=live.get("version") or (recorded["version"] if recorded else ""),
         artefact=linked or (recorded["artefact"] if recorded else ""),
         previous=state["previous"]["version"] if state["previous"] else "",
         bad=[entry["version"] for entry in state["bad"]],

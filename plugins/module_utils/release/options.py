@@ -37,6 +37,17 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.release.promet
 )
 from ansible_collections.worklog.maintenance.plugins.module_utils.units import share
 
+#: What a request may have, for the argument specifications of modules.
+REQUEST_SPEC: dict[str, Any] = {
+    "name": {"type": "str"},
+    "path": {"type": "str", "required": True},
+    "method": {"type": "str", "default": "GET"},
+    "headers": {"type": "dict", "no_log": True},
+    "body": {"type": "str", "no_log": True},
+    "status": {"type": "list", "elements": "int", "default": []},
+    "matches": {"type": "str"},
+    "max_time": {"type": "float", "default": 5},
+}
 #: Which tests suit a metric; the first is the default.
 TESTS = {"errors": ("sprt", "threshold"), "latency": ("mann_whitney", "threshold"), "value": ("threshold",)}
 #: Fewest samples of a decision, by the test.

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.release import
 from ansible_collections.worklog.maintenance.plugins.module_utils.release import state as releases
 from ansible_collections.worklog.maintenance.plugins.module_utils.release.probes import Request, Result
 
+LIVE = {"version": "1.0.0", "artefact": "releases/1.0.0"}
 NOW = 1_800_000_000.0
 
 
@@ -23,17 +23,15 @@ def begun(**options: Any) -> dict[str, Any]:
     return after
 
 
-def test_a_host_without_a_release_is_known_by_its_link(tmp_path: Path) -> None:
-    assert info.live(str(tmp_path)) == info.live("") == ""
-    (tmp_path / "current").symlink_to("releases/1.0.0")
-    found = info.look(releases.empty("worklog-api"), info.live(str(tmp_path)), "app1", NOW)
+def test_a_host_without_a_release_is_known_by_its_link() -> None:
+    found = info.look(releases.empty("worklog-api"), LIVE, "app1", NOW)
     assert (found.version, found.artefact, found.findings) == ("1.0.0", "releases/1.0.0", [])
 
 
 @pytest.mark.parametrize(("later", "words"), [(60, "for another 59 min"), (7200, "but it has expired")])
 def test_a_lock_is_shown_with_who_why_and_how_long(later: float, words: str) -> None:
     state = begun(found={"version": "1.0.0", "artefact": "releases/1.0.0"})
-    found = info.look(state, "releases/1.0.0", "app1", NOW + later)
+    found = info.look(state, LIVE, "app1", NOW + later)
     (lock,) = found.findings
     assert lock.severity == "critical" and lock.observed == "job-7"
     assert lock.message.startswith("ann holds the lock for 1.1.0 (faster search) since 2027-01-15T08:00:00Z")
@@ -42,10 +40,10 @@ def test_a_lock_is_shown_with_who_why_and_how_long(later: float, words: str) -> 
 
 def test_what_somebody_else_has_changed_is_told() -> None:
     state = releases.finish(begun(), "job-7", "good", NOW, artefact="releases/1.1.0")
-    assert info.look(state, "releases/1.1.0", "app1", NOW).findings == []
-    found = info.look(state, "releases/1.0.9", "app1", NOW)
+    assert info.look(state, {"version": "1.1.0", "artefact": "releases/1.1.0"}, "app1", NOW).findings == []
+    found = info.look(state, {"version": "1.0.9", "artefact": "releases/1.0.9"}, "app1", NOW)
     assert found.version == "1.0.9" and found.findings[0].check == "release.state"
-    assert info.look(state, "", "app1", NOW).version == "1.1.0"
+    assert info.look(state, {}, "app1", NOW).version == "1.1.0"
 
 
 @pytest.mark.parametrize(("version", "matches"), [("1.0.0", r'"v": "1\.0\.0"'), ("", '"v": "[^"]*"')])
