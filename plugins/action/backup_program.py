@@ -7,8 +7,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
@@ -32,7 +30,7 @@ class ActionModule(ActionBase):
         except program.ProgramError as error:
             raise AnsibleActionFail(f"the program worklog-backup cannot be built: {error}") from error
         before = self._checksum(variables) if self._task.diff else None
-        result = self._copy(content, variables)
+        result = program.install(self, content, PROGRAM, variables)
         if self._task.diff and result.get("changed"):
             after = hashlib.sha1(content, usedforsecurity=False).hexdigest()
             result["diff"] = {
@@ -41,30 +39,8 @@ class ActionModule(ActionBase):
                 "before_header": PROGRAM,
                 "after_header": PROGRAM,
             }
-        result.pop("src", None)  # a temporary file
         return result
 
     def _checksum(self, variables: dict[str, Any]) -> str | None:
         found = self._execute_remote_stat(PROGRAM, all_vars=variables, follow=True)
         return found.get("checksum") if found.get("exists") else None
-
-    def _copy(self, content: bytes, variables: dict[str, Any]) -> dict[str, Any]:
-        descriptor, source = tempfile.mkstemp(prefix="worklog-backup-")
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(content)
-            task = self._task.copy()
-            task.args = {"src": source, "dest": PROGRAM, "owner": "root", "group": "root", "mode": "0755"}
-            task.diff = False
-            copy = self._shared_loader_obj.action_loader.get(
-                "ansible.legacy.copy",
-                task=task,
-                connection=self._connection,
-                play_context=self._play_context,
-                loader=self._loader,
-                templar=self._templar,
-                shared_loader_obj=self._shared_loader_obj,
-            )
-            return copy.run(task_vars=variables)
-        finally:
-            os.unlink(source)

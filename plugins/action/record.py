@@ -6,13 +6,11 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 import platform
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.worklog.maintenance.plugins.plugin_utils.run import run_id, started
+from ansible_collections.worklog.maintenance.plugins.plugin_utils.run import run_id, started, user
 
 
 class ActionModule(ActionBase):
@@ -24,11 +22,10 @@ class ActionModule(ActionBase):
         """Run the module with the run's identifier, its start and its owner."""
         variables = task_vars or {}
         super().run(tmp, variables)
-        user = next((str(variables[name]) for name in ("awx_user_name", "tower_user_name") if name in variables), None)
         arguments = {
             "run_id": run_id(variables),
             "started_at": f"{started():%Y-%m-%dT%H:%M:%SZ}",
-            "by": user or os.environ.get("SUDO_USER") or getpass.getuser(),
+            "by": user(variables),
             "controller": platform.node(),
             "host": variables.get("inventory_hostname"),
         }

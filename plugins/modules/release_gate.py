@@ -363,6 +363,10 @@ reason:
   sample: >-
     errors: 3 of 17 requests of the candidate failed (17.6 %), which speaks for 1 % and not 0.1 %
     (log likelihood ratio 6.78, limit 3.89)
+decided_at:
+  description: When the decision was made, in seconds since 1970 by the clock of this host.
+  returned: always
+  type: float
 seconds:
   description: How long was watched.
   returned: always
@@ -627,11 +631,13 @@ def main() -> None:
         work(module.params, outcome)
     except (OptionError, SourceError) as error:
         outcome.decision, outcome.reason = HOLD, f"nothing was watched: {error}"
-        module.fail_json(msg=outcome.reason, **outcome.as_dict())
+        module.fail_json(msg=outcome.reason, decided_at=time.time(), **outcome.as_dict())
+    decided_at = time.time()
     message = f"{outcome.decision}: {outcome.reason}"
+    result = {"decided_at": decided_at, **outcome.as_dict()}
     if outcome.decision in module.params["fail_on"]:
-        module.fail_json(msg=message, **outcome.as_dict())
-    module.exit_json(changed=False, msg=message, **outcome.as_dict())
+        module.fail_json(msg=message, **result)
+    module.exit_json(changed=False, msg=message, **result)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import ast
 import io
+import os
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
 
 #: Where the modules of all programs are, and what they are called when they are imported.
 MODULE_UTILS = Path(__file__).resolve().parents[1] / "module_utils"
@@ -51,6 +56,35 @@ def build(module: str, root: Path = MODULE_UTILS) -> bytes:
             entry.create_system = 3  # Unix, whatever the controller is
             out.writestr(entry, source)
     return archive.getvalue()
+
+
+def install(action: ActionBase, content: bytes, path: str, variables: dict[str, Any]) -> dict[str, Any]:
+    """Copy a program to the host, as ansible.builtin.copy does, and return what that returns.
+
+    :param action: the action plugin whose task asks for it.
+    :param path: where it goes; it belongs to root and everybody may run it.
+    """
+    descriptor, source = tempfile.mkstemp(prefix="worklog-program-")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+        task = action._task.copy()
+        task.args = {"src": source, "dest": path, "owner": "root", "group": "root", "mode": "0755"}
+        task.diff = False
+        copy = action._shared_loader_obj.action_loader.get(
+            "ansible.legacy.copy",
+            task=task,
+            connection=action._connection,
+            play_context=action._play_context,
+            loader=action._loader,
+            templar=action._templar,
+            shared_loader_obj=action._shared_loader_obj,
+        )
+        result: dict[str, Any] = copy.run(task_vars=variables)
+        result.pop("src", None)  # a temporary file
+        return result
+    finally:
+        os.unlink(source)
 
 
 def _closure(module: str, root: Path) -> dict[str, str]:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import platform
 import time
@@ -20,6 +21,12 @@ def run_id(variables: Mapping[str, Any]) -> str:
         if name in variables:
             return f"job-{variables[name]}"
     return f"{platform.node()}-{os.getppid()}-{_ticks() or 0}"
+
+
+def user(variables: Mapping[str, Any]) -> str:
+    """Return who started the run: the user of AWX, or the account on the controller."""
+    named = next((str(variables[name]) for name in ("awx_user_name", "tower_user_name") if name in variables), None)
+    return named or os.environ.get("SUDO_USER") or getpass.getuser()
 
 
 def ended(identifier: str) -> bool:

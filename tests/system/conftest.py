@@ -14,17 +14,23 @@ import contextlib
 import http.client
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible import module_utils
 
 ROOT = Path(__file__).resolve().parents[2]
 LAB_PROGRAM = ROOT / "tests" / "lab" / "lab.py"
+#: Where a node has the collection's modules for `Lab.module`.
+LIBRARY = "/opt/modules"
 os.environ["PATH"] = (
     f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the tools call each other by name
 )
@@ -49,6 +55,7 @@ class Lab:
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.clients = 0
+        self.libraries: set[str] = set()
 
     def container(self, node: str) -> str:
         return f"{self.prefix}-{node}"
@@ -127,6 +134,56 @@ class Lab:
         environment = {**os.environ, "LAB_PREFIX": self.prefix, "ANSIBLE_NOCOLOR": "1"}
         return call([*command, str(playbook), *argv], cwd=ROOT, env=environment, timeout=timeout)
 
+    def library(self, node: str) -> str:
+        """Put the modules of this tree into a node, and return the directory for PYTHONPATH."""
+        if node not in self.libraries:
+            with tempfile.TemporaryDirectory() as directory:
+                Path(directory).chmod(0o755)
+                collection = Path(directory, "ansible_collections", "worklog", "maintenance")
+                collection.mkdir(parents=True)
+                Path(directory, "ansible").mkdir()
+                Path(directory, "ansible", "__init__.py").touch()
+                utils = Path(str(module_utils.__file__)).parent
+                for source, target in ((ROOT / "plugins", collection), (utils, Path(directory, "ansible"))):
+                    ignored = shutil.ignore_patterns("__pycache__", "powershell", "csharp")
+                    shutil.copytree(source, target / source.name, ignore=ignored)
+                self.exec(node, ["rm", "-rf", LIBRARY])
+                copied = call(["docker", "cp", directory, f"{self.container(node)}:{LIBRARY}"])
+                assert copied.returncode == 0, copied.stderr
+            self.libraries.add(node)
+        return LIBRARY
+
+    def module(self, node: str, name: str, /, *flags: str, **options: Any) -> dict[str, Any]:
+        """Run a module of the collection in a node, or here on `localhost`, and return its result.
+
+        It gets its options as Ansible hands them to it, without the seconds that Ansible takes; the tests of playbooks
+        and the scenarios of Molecule go through Ansible.
+
+        A module that is killed has failed.
+
+        :param flags: ``--check``, ``--diff`` and ``--become-user=NAME``, as of ansible-playbook.
+        """
+        options.update(_ansible_check_mode="--check" in flags, _ansible_diff="--diff" in flags)
+        argv = ["python3", "-m", f"ansible_collections.worklog.maintenance.plugins.modules.{name}"]
+        for flag in flags:
+            if flag.startswith("--become-user="):
+                argv = ["runuser", "--user", flag.partition("=")[2], "--", *argv]
+        if node == "localhost":
+            argv[0] = sys.executable
+        else:
+            path = f"PYTHONPATH={self.library(node)}"
+            argv = ["docker", "exec", "--interactive", "--env", path, self.container(node), *argv]
+        done = call(argv, input=json.dumps({"ANSIBLE_MODULE_ARGS": options}), timeout=300)
+        if done.returncode == 128 + signal.SIGKILL:
+            return {"failed": True, "msg": done.stdout + done.stderr}
+        try:
+            result: dict[str, Any] = json.loads(done.stdout)
+        except ValueError as error:
+            raise AssertionError(done.stdout + done.stderr) from error
+        result.setdefault("failed", False)
+        assert done.returncode == (1 if result["failed"] else 0), done.stderr
+        return result
+
     def wait_for(self, node: str, port: int, path: str = "/health", status: int = 200, timeout: float = 30) -> str:
         """Wait until a published port answers with a status; returns the body."""
         limit = time.monotonic() + timeout
@@ -155,7 +212,7 @@ class Restore:
         """Keep a file, link or tree as it is now (or its absence), and put it back when the test has ended."""
         if self.lab.exec(node, ["test", "-e", path, "-o", "-L", path], check=False).returncode:
             return self.run(node, ["rm", "-rf", "--", path])
-        kept = f"/var/tmp/restore-{len(self.steps)}"
+        kept = f"/var/tmp/restore-{id(self):x}-{len(self.steps)}"
         self.lab.exec(node, ["rm", "-rf", kept])
         self.lab.exec(node, ["cp", "-a", "--", path, kept])
         self.run(node, ["mv", "--no-target-directory", "--", kept, path])

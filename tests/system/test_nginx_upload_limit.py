@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -25,7 +24,6 @@ from tests.unit.plugins.module_utils.nginx import configs
 ROOT = Path(__file__).resolve().parents[2]
 SITE = "/etc/nginx/sites-available/worklog.example.test"
 NAME = "worklog.example.test"
-MODULE = "worklog.maintenance.nginx_upload_limit"
 pytestmark = [pytest.mark.capability("F3")]
 
 
@@ -37,7 +35,8 @@ class Nginx:
 
     def module(self, *flags: str, **options: Any) -> dict[str, Any]:
         """Run the module on lb1 and return its result."""
-        return run_module(["-i", str(ROOT / "inventories" / "lab"), "lb1", *flags], self.lab.prefix, options)
+        result: dict[str, Any] = self.lab.module("lb1", "nginx_upload_limit", *flags, **options)
+        return result
 
     def sh(self, *argv: str, check: bool = True) -> str:
         return str(self.lab.exec("lb1", list(argv), check=check).stdout)
@@ -64,21 +63,6 @@ class Nginx:
             "--request", "POST", "--data-binary", "x" * min(size, 1000), f"http://127.0.0.1:{port}{path}", check=False,
         )  # fmt: skip
         return int(out or 0)
-
-
-def run_module(arguments: list[str], prefix: str, options: dict[str, Any]) -> dict[str, Any]:
-    command = [str(Path(sys.executable).parent / "ansible"), *arguments, "-m", MODULE, "-a", json.dumps(options)]
-    environment = {
-        **os.environ, "LAB_PREFIX": prefix, "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1",
-        "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
-    }  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=180, check=False)
-    try:
-        (result,) = json.loads(done.stdout)["plays"][0]["tasks"][0]["hosts"].values()
-    except (ValueError, LookupError) as error:
-        raise AssertionError(done.stdout + done.stderr) from error
-    assert done.returncode == (2 if result.get("failed") else 0), done.stderr
-    return dict(result)
 
 
 def found(result: dict[str, Any], check: str) -> list[dict[str, Any]]:
@@ -270,19 +254,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-def test_wrong_input_is_one_clear_sentence(nginx: Nginx, tmp_path: Path) -> None:
+def test_wrong_input_is_one_clear_sentence(nginx: Nginx) -> None:
     state, workers = nginx.state(), nginx.workers()
-    tasks = [{MODULE: {**ASK, **options}, "ignore_errors": True} for options, _words in WRONG]
-    playbook = tmp_path / "wrong.json"
-    playbook.write_text(json.dumps([{"hosts": "lb1", "gather_facts": False, "tasks": tasks}]))
-    command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(ROOT / "inventories" / "lab")]
-    environment = {**os.environ, "LAB_PREFIX": nginx.lab.prefix, "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"}
-    done = subprocess.run(
-        [*command, str(playbook)], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=180, check=False
-    )
-    results = [task["hosts"]["lb1"] for task in json.loads(done.stdout)["plays"][0]["tasks"]]
-    assert len(results) == len(WRONG)
-    for (options, words), result in zip(WRONG, results):
+    for options, words in WRONG:
+        result = nginx.module(**{**ASK, **options})
         assert result["failed"] and result["refused"] and words in result["msg"], (options, result)
         assert "Traceback" not in json.dumps(result)
     assert nginx.state() == state and nginx.workers() == workers
@@ -398,18 +373,17 @@ def test_nginx_in_a_container(lab: Any, tmp_path: Path) -> None:
     try:
         port = _docker("port", name, "80/tcp").split(":")[-1].strip()
         options = {"container": name, "limit": "7m", "servers": [{"name": "a.test"}]}
-        local = ["-i", "localhost,", "-c", "local", "-e", f"ansible_python_interpreter={sys.executable}", "localhost"]
         probe = {"probe_urls": [{"url": f"http://127.0.0.1:{port}/", "host": "a.test"}]}
-        result = run_module(local, lab.prefix, {**options, "probe": True})
+        result = lab.module("localhost", "nginx_upload_limit", probe=True, **options)
         assert result["failed"] and "probe_urls" in result["msg"]
-        done = run_module(local, lab.prefix, {**options, **probe})
+        done = lab.module("localhost", "nginx_upload_limit", **options, **probe)
         assert done["reloaded"] and [one["status"] == 413 for one in done["proof"]["probe"]] == [False, True]
         assert "client_max_body_size 7m;" in (etc / "a").read_text()
         assert done["limits"][0]["after_from"] == "/etc/nginx/sites/a:2"
-        assert not run_module(local, lab.prefix, {**options, **probe})["changed"]
+        assert not lab.module("localhost", "nginx_upload_limit", **options, **probe)["changed"]
     finally:
         _docker("rm", "--force", name)
-    assert "there is no container" in run_module(local, lab.prefix, options)["msg"]
+    assert "there is no container" in lab.module("localhost", "nginx_upload_limit", **options)["msg"]
 
 
 def _docker(*argv: str) -> str:

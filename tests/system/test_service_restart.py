@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -62,31 +60,11 @@ TimeoutStopSec=5
 """
 
 
-def play_results(lab: Any, node: str, command: list[str], timeout: float = 180) -> list[dict[str, Any]]:
-    """Run an Ansible program on the lab's inventory and return the result of every task on the node."""
-    program, *arguments = command
-    command = [str(Path(sys.executable).parent / program), "-i", str(ROOT / "inventories" / "lab"), *arguments]
-    environment = {
-        **os.environ, "LAB_PREFIX": lab.prefix, "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1",
-        "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
-    }  # fmt: skip
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=timeout, check=False
-    )
-    try:
-        results = [task["hosts"][node] for task in json.loads(done.stdout)["plays"][0]["tasks"]]
-    except (ValueError, LookupError) as error:
-        raise AssertionError(done.stdout + done.stderr) from error
-    for result in results:
-        assert "msg" in result and "findings" in result, result
-        result.setdefault("failed", False)
-    return results
-
-
 def module(lab: Any, node: str, *options: str, **arguments: Any) -> dict[str, Any]:
-    """Call the module through Ansible and return its result, with `failed` in it."""
-    action = ["-m", "worklog.maintenance.service_restart", "-a", json.dumps(arguments)]
-    return play_results(lab, node, ["ansible", node, *action, *options])[0]
+    """Call the module and return its result, which always has a sentence and findings."""
+    result: dict[str, Any] = lab.module(node, "service_restart", *options, **arguments)
+    assert "msg" in result and "findings" in result, result
+    return result
 
 
 def finding(result: dict[str, Any], check: str) -> dict[str, Any]:
@@ -221,16 +199,9 @@ MISSING: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
-def test_what_is_missing_is_named_and_nothing_is_touched(running: int, machine: Scratch, tmp_path: Path) -> None:
-    tasks = [
-        {"worklog.maintenance.service_restart": {"name": "scratch", **arguments}, "ignore_errors": True}
-        for arguments, check, words in MISSING
-    ]
-    play = tmp_path / "play.yml"
-    play.write_text(json.dumps([{"hosts": "ops1", "gather_facts": False, "tasks": tasks}]))
-    results = play_results(machine.lab, "ops1", ["ansible-playbook", str(play)])
-    assert len(results) == len(MISSING)
-    for result, (arguments, check, words) in zip(results, MISSING):
+def test_what_is_missing_is_named_and_nothing_is_touched(running: int, machine: Scratch) -> None:
+    for arguments, check, words in MISSING:
+        result = machine.call("scratch", **arguments)
         assert result["failed"] and result["refused"] and not result["changed"], arguments
         assert result["msg"].startswith("nothing was touched") and words in result["msg"], result["msg"]
         if check:
@@ -571,7 +542,7 @@ if (process.env.CRASH_AFTER) setTimeout(() => {
   console.error('Error: connect ECONNREFUSED 10.0.0.9:5432')
   process.exit(7)
 }, Number(process.env.CRASH_AFTER))
-process.on('SIGINT', () => process.exit(0))
+process.on('SIGINT', () => server.close(() => process.exit(0)))
 """
 
 
@@ -696,9 +667,8 @@ def container(lab: Any) -> Iterator[Callable[..., str]]:
 
 
 def docker(lab: Any, name: str, *options: str, **arguments: Any) -> dict[str, Any]:
-    local = ["-e", "ansible_connection=local", "-e", f"ansible_python_interpreter={sys.executable}"]
     arguments = {"watch": 0, "timeout": 30, "manager": "docker", **arguments}
-    return module(lab, "localhost", *local, *options, name=name, **arguments)
+    return module(lab, "localhost", *options, name=name, **arguments)
 
 
 def test_a_container_with_a_health_check(lab: Any, container: Callable[..., str]) -> None:

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible import module_utils
 
 from tests.system.conftest import Lab, Restore, call
 
@@ -106,7 +104,8 @@ class Balancers:
         self.lab = lab
 
     def many(self, node: str, options: list[dict[str, Any]], pause: float = 0, *before: str) -> list[dict[str, Any]]:
-        command = ["docker", "exec", "--interactive", "--env", "PYTHONPATH=/opt/traffic", self.lab.container(node)]
+        path = f"PYTHONPATH={self.lab.library(node)}"
+        command = ["docker", "exec", "--interactive", "--env", path, self.lab.container(node)]
         argv = [*command, "python3", "-c", f"MODULE = {MODULE!r}\n{DRIVER}", str(pause), *before]
         done = call(argv, input=json.dumps(options), timeout=300)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -181,20 +180,6 @@ def found(result: dict[str, Any], check: str) -> list[dict[str, Any]]:
 def balancers(lab: Lab) -> Iterator[Balancers]:
     """Both load balancers with the module; nginx also with a site for each strategy and two sides of its own."""
     steps, both = Restore(lab), Balancers(lab)
-    with tempfile.TemporaryDirectory() as directory:
-        library = Path(directory) / "traffic"
-        collection = library / "ansible_collections" / "worklog" / "maintenance"
-        collection.mkdir(parents=True)
-        (library / "ansible").mkdir()
-        (library / "ansible" / "__init__.py").touch()
-        for source, target in (
-            (str(ROOT / "plugins"), str(collection)),
-            (str(Path(str(module_utils.__file__)).parent), str(library / "ansible")),
-        ):
-            assert call(["cp", "-r", source, target]).returncode == 0
-        for node in ("lb1", "lb2"):
-            steps.path(node, "/opt/traffic")
-            assert call(["docker", "cp", str(library), f"{lab.container(node)}:/opt/"]).returncode == 0
     try:
         steps.run("lb1", ["systemctl", "reload", "nginx"])
         steps.path("lb1", "/etc/nginx")
@@ -215,10 +200,10 @@ def balancers(lab: Lab) -> Iterator[Balancers]:
 
 def _two_sides(lab: Lab, steps: Restore) -> None:
     program = (ROOT / "tests" / "system" / "two_sides.py").read_text(encoding="utf-8")
-    lab.write("lb1", "/opt/traffic/two_sides.py", program)
+    lab.write("lb1", "/opt/two_sides.py", program)
     lab.exec("lb1", ["mkdir", "-p", "/run/two-sides"])
     lab.exec("lb1", ["ln", "-sfn", "/run/two-sides/blue.sock", "/run/two-sides/current.sock"])
-    argv = ["systemd-run", "--quiet", "--unit", "two-sides", "python3", "/opt/traffic/two_sides.py", "/run/two-sides"]
+    argv = ["systemd-run", "--quiet", "--unit", "two-sides", "python3", "/opt/two_sides.py", "/run/two-sides"]
     steps.run("lb1", ["rm", "-rf", "/run/two-sides"])
     steps.run("lb1", ["systemctl", "stop", "two-sides"])
     lab.exec("lb1", argv)

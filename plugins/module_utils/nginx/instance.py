@@ -273,7 +273,7 @@ def _instance(system: System, master: Process, tree: Tree, before: tuple[str, ..
         else os.path.join(prefix, build.path("conf-path", "conf/nginx.conf"))
     )
     options = tuple(part for name, value in given.items() for part in (f"-{name}", value))
-    return Instance(system, argv, options, build, path, tree, master, None if before else _unit(system, master.pid))
+    return Instance(system, argv, options, build, path, tree, master, None if before else unit_of(system, master.pid))
 
 
 def _build(system: System, argv: tuple[str, ...]) -> Build:
@@ -283,7 +283,7 @@ def _build(system: System, argv: tuple[str, ...]) -> Build:
     return parse_build(result.stderr + result.stdout)
 
 
-def _unit(system: System, pid: int) -> str | None:
+def unit_of(system: System, pid: int) -> str | None:
     """Return the systemd service a process belongs to."""
     try:
         with open(os.path.join(system.proc, str(pid), "cgroup"), encoding="utf-8", errors="replace") as stream:

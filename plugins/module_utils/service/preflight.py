@@ -52,7 +52,7 @@ def inspect(
     for port in needs.ports:
         yield _port(manager, port, holders(port, run))
     for path, wanted in sorted(needs.disk_free.items()):
-        yield _disk(path, wanted)
+        yield disk(path, wanted)
     if needs.memory_available:
         free = memory() + sum(process.resident(pid) for pid in manager.status().pids)
         yield Finding(
@@ -149,7 +149,8 @@ def _port(manager: Manager, port: int, held: Sequence[process.Holder]) -> Findin
     )
 
 
-def _disk(path: str, wanted: int) -> Finding:
+def disk(path: str, wanted: int) -> Finding:
+    """Return whether enough is free on the file system of a path."""
     try:
         status = os.statvfs(path)
     except OSError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -76,30 +76,53 @@ def check(probe: MarkedProbe) -> None:
             raise TrafficError(f"the expression {probe.regex!r} has no group; put the mark in (...)", refused=True)
 
 
+def request(
+    url: str,
+    host: str | None,
+    *,
+    method: str = "GET",
+    target: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    timeout: float = 10.0,
+    validate_certs: bool = True,
+) -> tuple[http.client.HTTPResponse, bytes]:
+    """Send one request on a connection of its own, and return the answer with the begin of its body.
+
+    :param host: Host header and TLS server name; by default those of the URL.
+    :param target: path and query; by default those of the URL.
+    :raises OSError: when there is no answer; http.client.HTTPException: when it is none of HTTP.
+    """
+    where = connection.from_url(url, host, 0, validate_certs)
+    parts = urlsplit(url)
+    sent = {"Host": host or parts.netloc.rpartition("@")[2], "Connection": "close", "User-Agent": "worklog-maintenance"}
+    client = http.client.HTTPConnection(where.address, where.port, timeout=timeout)
+    try:
+        client.sock = connection.connect(where, timeout)
+        own = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        client.request(method, target or own, headers={**sent, **(headers or {})})
+        answer = client.getresponse()
+        return answer, answer.read(1 << 20)
+    finally:
+        client.close()
+
+
 def ask(probe: MarkedProbe, number: int) -> str:
     """Send one request and return the mark of its answer.
 
     :raises TrafficError: when there is no good answer, or it has no mark.
     """
-    where = connection.from_url(probe.url, probe.host, 0, probe.validate_certs)
-    parts = urlsplit(probe.url)
-    headers = {"Host": probe.host or parts.netloc.rpartition("@")[2], "Connection": "close"}
-    headers["User-Agent"] = "worklog-maintenance"
+    headers = {}
     if probe.vary is not None:
         name, _ignored, value = probe.vary.partition(":")
         headers[name] = value.strip().replace("%s", str(number))
-    client = http.client.HTTPConnection(where.address, where.port, timeout=probe.timeout)
     try:
-        client.sock = connection.connect(where, probe.timeout)
-        client.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""), headers=headers)
-        answer = client.getresponse()
-        body = answer.read(1 << 20)
+        answer, body = request(
+            probe.url, probe.host, headers=headers, timeout=probe.timeout, validate_certs=probe.validate_certs
+        )
     except (OSError, http.client.HTTPException) as error:
         raise TrafficError(
             f"no answer from {probe.url} to request {number}: {error or type(error).__name__}"
         ) from error
-    finally:
-        client.close()
     if not 200 <= answer.status < 400:
         raise TrafficError(f"{probe.url} answered request {number} with {answer.status}: {body[:200]!r}")
     mark = _mark(probe, answer, body)

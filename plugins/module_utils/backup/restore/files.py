@@ -11,13 +11,12 @@ import gzip
 import hashlib
 import json
 import os
-import shutil
 import stat
 import subprocess
-import tarfile
 from collections.abc import Iterator
 from typing import IO
 
+from ansible_collections.worklog.maintenance.plugins.module_utils.archive import ArchiveError, extract
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make.pipeline import last_words
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.recoverable import Plan
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore.base import (
@@ -41,7 +40,6 @@ ARCHIVES = ("files.tar", "logs.tar")
 ENCRYPTED = ".age"
 
 _BLOCK = 1 << 20
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
 class Files(Restorer):
@@ -125,7 +123,10 @@ class Archive(Restorer):
             argv = ["age", "--decrypt", "--identity", str(identity), os.path.join(kept.path, name)]
         part = "decrypt" if name.endswith(ENCRYPTED) else "decompress"
         with work.parts.part(part), _output(argv, os.path.join(work.logs, f"{argv[0]}.log")) as stream:
-            extract(stream, data)
+            try:
+                extract(stream, data)
+            except ArchiveError as error:
+                raise RestoreError(str(error)) from error
         return data
 
     def examine(self, plan: Plan, work: Work, session: Session) -> Examined:
@@ -153,63 +154,6 @@ def is_archive(name: str) -> bool:
     """Return whether a file is an archive of ours."""
     base = name[: -len(ENCRYPTED)] if name.endswith(ENCRYPTED) else name
     return plain_name(base) in ARCHIVES
-
-
-def extract(stream: IO[bytes], root: str) -> int:
-    """Extract an archive below a directory and return the number of members.
-
-    A name that leads out of it, a device, or a member behind a link is refused. Links are made in the end, so that
-    nothing is ever written through one; where they lead to is only looked at by those who use the files.
-
-    :raises RestoreError: naming the member.
-    """
-    links: list[tuple[str, str]] = []
-    directories: list[tuple[str, tarfile.TarInfo]] = []
-    number = 0
-    try:
-        with tarfile.open(fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape") as archive:
-            for member in archive:
-                number += 1
-                target = _inside(root, member.name)
-                os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
-                if member.isdir():
-                    os.makedirs(target, mode=0o700, exist_ok=True)
-                    directories.append((target, member))
-                elif member.issym():
-                    links.append((member.linkname, target))
-                elif member.islnk():
-                    os.link(_inside(root, member.linkname), target, follow_symlinks=False)
-                elif member.isfile():
-                    source = archive.extractfile(member)
-                    if source is None:
-                        raise RestoreError(f"the member {member.name!r} has no content")
-                    with open(os.open(target, _NEW, 0o600), "wb") as out:
-                        shutil.copyfileobj(source, out, _BLOCK)
-                        _own(out.fileno(), member)
-                else:
-                    raise RestoreError(f"the member {member.name!r} is neither a file, a directory nor a link")
-        for link, target in links:
-            os.symlink(link, target)
-        for target, member in reversed(directories):
-            _own(target, member)
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise RestoreError(f"the archive cannot be extracted: {error}") from error
-    return number
-
-
-def _own(target: int | str, member: tarfile.TarInfo) -> None:
-    """Give a file owner, mode and time of a member, without the bits that would run it as somebody else."""
-    if os.geteuid() == 0:
-        os.chown(target, member.uid, member.gid)
-    os.chmod(target, member.mode & 0o777)
-    os.utime(target, (member.mtime, member.mtime))
-
-
-def _inside(root: str, name: str) -> str:
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if name.startswith("/") or ".." in parts or not parts or "\0" in name:
-        raise RestoreError(f"the archive has a member {name!r}, which leads out of it: it is not one of ours")
-    return os.path.join(root, *parts)
 
 
 @contextlib.contextmanager

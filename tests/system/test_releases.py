@@ -1,0 +1,271 @@
+# Copyright: (c) 2026, Worklog Maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Upgrades in place and rollbacks under a client that never repeats, with bad releases and killed controllers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.system.conftest import Client, Lab, Restore
+
+ROOT = Path(__file__).resolve().parents[2]
+STATE = "/var/lib/worklog-maintenance/releases"
+HOST = "worklog.example.test"
+APPS = ("app1", "app2")
+#: The steps that a host goes through, as its state tells them.
+STEPS = ("keep", "switch", "restart", "deployed")
+
+
+WRITE_CONFIGURATION = """
+- name: Write the configuration of the version
+  ansible.builtin.replace:
+    path: /etc/worklog/worklog-api.json
+    regexp: '"port": 8080'
+    replace: '"port":   8080'
+"""
+TELL = """
+- name: Tell
+  ansible.builtin.lineinfile:
+    path: PATH
+    line: "{{ notification.event }}"
+    create: true
+    mode: "0644"
+"""
+
+
+def applications(**changes: Any) -> dict[str, Any]:
+    """The applications of the lab's inventory, without the look at backups that a new lab does not have."""
+    text = (ROOT / "inventories/lab/group_vars/all/releases.yml").read_text(encoding="utf-8")
+    every: dict[str, Any] = yaml.safe_load(text)["release_applications"]
+    del every["worklog-api"]["backup"]
+    every["worklog-api"].update(changes)
+    return every
+
+
+class Site:
+    """The worklog API on the lab, and the playbooks that release it."""
+
+    def __init__(self, lab: Lab, log: Path) -> None:
+        self.lab = lab
+        self.log = log
+        self.defined = applications()
+
+    def _arguments(self, variables: dict[str, Any], more: tuple[str, ...]) -> list[str]:
+        given = {"release_application": "worklog-api", "release_applications": self.defined, **variables}
+        return ["-e", json.dumps(given), *more]
+
+    def play(self, playbook: str, *more: str, **variables: Any) -> tuple[int, str]:
+        done = self.lab.playbook(f"worklog.maintenance.{playbook}", *self._arguments(variables, more), timeout=400)
+        return done.returncode, done.stdout + done.stderr
+
+    def upgrade(self, version: str, *more: str, **variables: Any) -> tuple[int, str]:
+        return self.play("upgrade_in_place", *more, release_version=version, **variables)
+
+    @contextlib.contextmanager
+    def controller(self, version: str) -> Iterator[subprocess.Popen[str]]:
+        """A controller that upgrades; it is killed at the end of the block if it still runs."""
+        argv = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(ROOT / "inventories" / "lab")]
+        argv += ["worklog.maintenance.upgrade_in_place", *self._arguments({"release_version": version}, ())]
+        environment = {**os.environ, "LAB_PREFIX": self.lab.prefix, "ANSIBLE_NOCOLOR": "1"}
+        with (
+            self.log.open("w") as log,
+            subprocess.Popen(
+                argv, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            ) as process,
+        ):
+            try:
+                yield process
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+
+    def state(self, node: str) -> dict[str, Any]:
+        done = self.lab.exec(node, ["cat", f"{STATE}/worklog-api.json"], check=False)
+        return dict(json.loads(done.stdout or '{"under_way": null}'))
+
+    def wait_for_step(self, node: str, step: str, process: subprocess.Popen[str]) -> None:
+        deadline = time.monotonic() + 200
+        while time.monotonic() < deadline:
+            held = self.state(node)["under_way"] or {"journal": []}
+            if any(entry["step"] == step for entry in held["journal"]):
+                return
+            assert process.poll() is None, f"it ended before {step}: {self.log.read_text()}"
+            time.sleep(0.1)
+        raise AssertionError(f"{node} did not come to {step}")
+
+    def versions(self) -> list[str]:
+        return [json.loads(self.lab.wait_for(node, 8080))["version"] for node in APPS]
+
+    def pid(self, node: str) -> str:
+        return self.lab.exec(node, ["systemctl", "show", "worklog-api", "-p", "MainPID", "--value"]).stdout.strip()
+
+    def in_service(self) -> list[str]:
+        """What keeps a host out of a load balancer; empty when all are in."""
+        flags = self.lab.exec("lb1", ["ls", "/var/lib/lab-rotation"]).stdout.split()
+        pattern = "server app.*(disabled|weight 0)"
+        weights = self.lab.exec("lb2", ["grep", "-E", pattern, "/etc/haproxy/haproxy.cfg"], check=False)
+        return flags + weights.stdout.splitlines()
+
+    def records(self, node: str = "app1") -> dict[str, Any]:
+        last = self.lab.exec(node, ["tail", "-1", "/var/log/worklog-maintenance/records.jsonl"]).stdout
+        return dict(json.loads(last))
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[list[Client]]:
+        """A strict client on each load balancer."""
+        with (
+            self.lab.strict_client("http://lb1/whoami", host=HOST, seconds=500, rate=15) as one,
+            self.lab.strict_client("http://lb2/whoami", host=HOST, seconds=500, rate=15) as two,
+        ):
+            yield [one, two]
+
+
+@pytest.fixture
+def site(lab: Lab, restore: Restore, tmp_path: Path) -> Site:
+    """Both hosts run 1.0.0, and nobody has ever released anything."""
+    for node in (*APPS, "lb1", "lb2"):
+        if node in APPS:
+            restore.run(node, ["systemctl", "restart", "worklog-api"])
+            restore.path(node, "/srv/worklog/current")
+            restore.path(node, "/srv/worklog/releases")
+        restore.path(node, STATE)
+    return Site(lab, tmp_path / "controller.log")
+
+
+def lost(clients: list[Client]) -> list[Any]:
+    assert all(client.result["requests"] > 100 for client in clients)
+    return [client.result["messages"] for client in clients if client.result["failed"]]
+
+
+@pytest.mark.capability("B1", "B4")
+def test_an_upgrade_and_a_rollback_lose_no_request_and_two_controllers_do_not_meet(site: Site) -> None:
+    with site.watched() as clients:
+        with site.controller("v1.1.0") as first:
+            site.wait_for_step("app1", "keep", first)
+            code, output = site.upgrade("1.1.0", release_reason="also me")
+            assert code != 0 and "is under way at the step" in output and "lock until" in output, output
+            assert first.wait(timeout=300) == 0, site.log.read_text()
+        assert site.versions() == ["1.1.0", "1.1.0"] and not site.in_service()
+        code, output = site.upgrade("1.1.0")
+        assert code == 0 and "is there already; nothing is done" in output, output
+        assert output.count("changed=0 ") == 2, output
+        code, output = site.play("rollback", release_reason="search is slow")
+        assert code == 0, output
+    assert not lost(clients)
+    assert site.versions() == ["1.0.0", "1.0.0"] and not site.in_service()
+    for node in APPS:
+        state = site.state(node)
+        assert (state["current"]["version"], state["under_way"]) == ("1.0.0", None)
+        assert [(entry["version"], entry["reason"]) for entry in state["bad"]] == [("1.1.0", "search is slow")]
+        record = site.records(node)
+        assert (record["what"], record["result"], record["details"]["reason"]) == ("rollback", "ok", "search is slow")
+        assert record["recovery_seconds"] > 0
+    code, output = site.play("rollback", release_reason="again")
+    assert code != 0 and "no good release before 1.0.0 is recorded" in output, output
+    code, output = site.upgrade("1.1.0")
+    assert code != 0 and "1.1.0 is known as bad on app1: search is slow" in output, output
+
+
+@pytest.mark.capability("B1", "B4")
+def test_a_release_that_crashes_on_the_second_host_takes_the_first_one_back(
+    site: Site, restore: Restore, tmp_path: Path
+) -> None:
+    """Everything goes back, also the configuration; nobody but those that are told notices."""
+    restore.path("app2", "/srv/worklog/releases/1.1.0/switches.json")
+    site.lab.write("app2", "/srv/worklog/releases/1.1.0/switches.json", '{"crash_after": 1}')
+    config = "/etc/worklog/worklog-api.json"
+    before = [site.lab.read(node, config) for node in APPS]
+    write, told, broken = (tmp_path / name for name in ("configuration.yml", "notify.yml", "broken.yml"))
+    broken.write_text("- name: Break\n  ansible.builtin.fail:\n    msg: the mail server is down\n", encoding="utf-8")
+    write.write_text(WRITE_CONFIGURATION, encoding="utf-8")
+    told.write_text(TELL.replace("PATH", str(tmp_path / "told")), encoding="utf-8")
+    site.defined = applications(configuration=str(write), notify=[str(broken), str(told)])
+    with site.watched() as clients:
+        code, output = site.upgrade("1.1.0")
+    assert code != 0 and "1.0.0 runs on all hosts" in output, output
+    assert not lost(clients)
+    assert site.versions() == ["1.0.0", "1.0.0"] and not site.in_service()
+    assert [site.lab.read(node, config) for node in APPS] == before
+    for node in APPS:
+        state = site.state(node)
+        assert (state["under_way"], [entry["version"] for entry in state["bad"]]) == (None, ["1.1.0"])
+        record = site.records(node)
+        assert record["result"] == "failed" and record["details"]["restored"] == {"code": "releases/1.0.0"}
+    assert (tmp_path / "told").read_text(encoding="utf-8").split() == ["announced", "failed"]
+    assert "release.notify" in json.dumps(site.records("app1")["findings"]), (
+        "a hook that fails does not fail the release"
+    )
+
+
+def kill_and_resume(site: Site, node: str, step: str, way: str) -> None:
+    """Kill the controller when a host has come to a step, and go on or back."""
+    with site.watched() as clients:
+        with site.controller("1.1.0") as controller:
+            site.wait_for_step(node, step, controller)
+            os.killpg(controller.pid, signal.SIGKILL)
+        before = site.pid("app1")
+        journal = {one: [entry["step"] for entry in site.state(one)["under_way"]["journal"]] for one in APPS}
+        code, output = site.upgrade("1.1.0", release_resume=way)
+        assert code == 0, output
+    assert not lost(clients), (node, step, way)
+    assert site.versions() == (["1.1.0"] * 2 if way == "on" else ["1.0.0"] * 2) and not site.in_service()
+    for one in APPS:
+        state = site.state(one)
+        steps = [entry["step"] for entry in state["finished"][-1]["journal"]]
+        assert state["under_way"] is None and len(set(steps)) == len(steps)
+        assert state["finished"][-1]["resumed"] == 1 and state["bad"] == []
+        assert steps[: len(journal[one])] == journal[one]
+    if way == "on" and "deployed" in journal["app1"]:
+        assert site.pid("app1") == before, "what was done is not done again"
+
+
+@pytest.mark.capability("B1", "B4")
+@pytest.mark.parametrize(("node", "step", "way"), [("app2", "switch", "on"), ("app1", "restart", "back")])
+def test_a_controller_that_is_killed_is_followed_by_another(site: Site, node: str, step: str, way: str) -> None:
+    kill_and_resume(site, node, step, way)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("way", ["on", "back"])
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("node", APPS)
+def test_a_controller_is_killed_at_every_step(site: Site, node: str, step: str, way: str) -> None:
+    kill_and_resume(site, node, step, way)
+
+
+@pytest.mark.capability("B1", "B4")
+@pytest.mark.parametrize(
+    ("playbook", "more", "variables", "sentence"),
+    [
+        ("upgrade_in_place", ["--limit", "app1"], {}, "--limit leaves out app2: worklog-api would run in two versions"),
+        ("upgrade_in_place", [], {"release_version": "1.1"}, "give MAJOR.MINOR.PATCH"),
+        ("upgrade_in_place", [], {"release_version": "1.9.0"}, "put it there whole, or name a source"),
+        ("upgrade_in_place", [], {"release_reson": "x"}, "did you mean 'release_reason'?"),
+        ("upgrade_in_place", [], {"release_resume": "on"}, "no release of worklog-api is under way"),
+        ("upgrade_in_place", [], {"backup": {"host": "db1"}}, "/var/backups/worklog"),
+        ("upgrade_in_place", [], {"balancers": {"lb9": {"strategy": "haproxy"}}}, "names lb9, which the inventory"),
+        ("rollback", [], {}, "release_reason must say why"),
+    ],
+)
+def test_what_cannot_work_is_one_sentence_before_anything_is_touched(
+    site: Site, playbook: str, more: list[str], variables: dict[str, Any], sentence: str
+) -> None:
+    site.defined = applications(**{name: variables.pop(name) for name in ("backup", "balancers") if name in variables})
+    given = {"release_version": "1.1.0", **variables} if playbook == "upgrade_in_place" else variables
+    code, output = site.play(playbook, *more, **given)
+    assert code != 0 and sentence in " ".join(output.replace('\\"', '"').split()), output
+    assert site.versions() == ["1.0.0", "1.0.0"] and not site.in_service()
+    assert not any(site.state(node)["under_way"] for node in (*APPS, "lb1", "lb2"))

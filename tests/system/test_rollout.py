@@ -1,0 +1,347 @@
+# Copyright: (c) 2026, Worklog Maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Blue-green and canary releases under clients that never repeat: good and bad versions, killed controllers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.conftest import Client, Lab, Restore
+from tests.system.test_releases import APPS, HOST, STATE, Site, applications
+
+NODES = (*APPS, "lb1", "lb2")
+BALANCERS = ("lb1", "lb2")
+SIDES = {"blue": ["app1"], "green": ["app2"]}
+#: A gate that decides within seconds at the few requests of a test.
+METRICS = [
+    {"metric": "errors", "p0": "1%", "p1": "20%", "min_samples": 10},
+    {"metric": "latency", "test": "threshold", "limit": "0.3", "min_samples": 10},
+]
+SWITCH = "/srv/worklog/releases/1.1.0/switches.json"
+
+DIVIDE = """
+- hosts: load_balancers
+  gather_facts: false
+  tasks:
+    - worklog.maintenance.release_split:
+        balancer: "{{ release_applications['worklog-api'].balancers[inventory_hostname] }}"
+        members: {blue: [app1], green: [app2]}
+        shares: {blue: 100, green: 0}
+"""
+
+
+class Rollout(Site):
+    """The worklog API with two sides, of which green is idle."""
+
+    def __init__(self, lab: Lab, directory: Path) -> None:
+        super().__init__(lab, directory / "controller.log")
+        self.divide = directory / "divide.yml"
+        self.divide.write_text(DIVIDE)
+        gate = {**self.defined["worklog-api"]["gate"], "duration": 8, "metrics": METRICS}
+        # what is wrong is to be found under traffic: the test of function asks for the health only
+        health = self.defined["worklog-api"]["requests"][:1]
+        self.defined = applications(gate=gate, requests=health)
+
+    def idle_green(self) -> None:
+        done = self.lab.playbook(self.divide)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def release(self, method: str, version: str = "1.1.0", *more: str, **variables: Any) -> tuple[int, str]:
+        quick = {"blue_green_steps": "25, 100", "blue_green_holding_minutes": "0.02", "canary_steps": "20"}
+        wanted = {name: value for name, value in quick.items() if name.startswith(method)}
+        return self.play(method, *more, release_version=version, **{**wanted, **variables})
+
+    @contextlib.contextmanager
+    def released(self, method: str) -> Iterator[subprocess.Popen[str]]:
+        """A controller that releases 1.1.0; it is killed at the end of the block if it still runs."""
+        argv = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", "inventories/lab"]
+        given = {"release_version": "1.1.0", "blue_green_steps": "25, 50, 100", "blue_green_holding_minutes": "0.02"}
+        argv += [f"worklog.maintenance.{method}", *self._arguments(given, ())]
+        environment = {**os.environ, "LAB_PREFIX": self.lab.prefix, "ANSIBLE_NOCOLOR": "1"}
+        with (
+            self.log.open("w") as log,
+            subprocess.Popen(
+                argv, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            ) as process,
+        ):
+            try:
+                yield process
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+
+    def shares(self) -> list[str]:
+        """What takes requests: hosts of lb1 without a flag, weights of lb2."""
+        flags = self.lab.exec("lb1", ["ls", "/var/lib/lab-rotation"]).stdout.split()
+        config = (
+            self.lab.read("lb2", "/etc/haproxy/haproxy.cfg").split("\nbackend worklog_api\n")[1].split("\nbackend")[0]
+        )
+        servers = [line.split() for line in config.splitlines() if line.split()[:1] == ["server"]]
+        inside = [f"lb1 {node}" for node in APPS if f"{node}.drain" not in flags]
+        return inside + [f"lb2 {line[1]}" for line in servers if line[3:] != ["weight", "0"]]
+
+    def ended(self, node: str) -> tuple[Any, str]:
+        """The release that is under way, and how the last one has ended."""
+        state = self.state(node)
+        return state["under_way"], state["finished"][-1]["result"]
+
+    @contextlib.contextmanager
+    def clients(self, log: str = "/tmp/rollout.log") -> Iterator[list[Client]]:
+        """GET through nginx and POST through HAProxy, both logged there."""
+        post: dict[str, Any] = {"method": "POST", "body_bytes": 200}
+        with (
+            self.lab.strict_client("http://lb1/whoami", host=HOST, seconds=500, rate=15, log=f"{log}.get") as get,
+            self.lab.strict_client(
+                "http://lb2/upload", host=HOST, seconds=500, rate=40, log=f"{log}.post", **post
+            ) as put,
+        ):
+            yield [get, put]
+
+
+@pytest.fixture
+def rollout(lab: Lab, restore: Restore, tmp_path: Path) -> Rollout:
+    """Both hosts run 1.0.0, and nobody has ever released anything."""
+    for node in APPS:
+        restore.run(node, ["systemctl", "restart", "worklog-api"])
+        restore.run(node, ["systemctl", "reset-failed", "worklog-api"])
+        for path in ("/srv/worklog/current", "/srv/worklog/releases", "/srv/worklog/shared/uploads"):
+            restore.path(node, path)
+    for node in NODES:
+        restore.path(node, STATE)
+    restore.run("lb2", ["systemctl", "restart", "haproxy"])
+    restore.path("lb2", "/etc/haproxy/haproxy.cfg")
+    restore.path("lb1", "/var/lib/lab-rotation")
+    return Rollout(lab, tmp_path)
+
+
+def failed(clients: list[Client]) -> int:
+    assert all(client.result["requests"] > 100 for client in clients)
+    return sum(client.result["failed"] for client in clients)
+
+
+def sent_to_the_old_version(rollout: Rollout, log: str, since: float) -> list[str]:
+    """Requests that were sent after a moment and not answered by 1.1.0."""
+    lines = [line for kind in ("get", "post") for line in rollout.lab.read("ops1", f"{log}.{kind}").splitlines()]
+    return [line for line in lines if float(line.split()[0]) > since and line.split()[3] != "1.1.0"]
+
+
+@pytest.mark.capability("B2")
+def test_a_switch_to_green_loses_no_request_and_is_done_once(rollout: Rollout) -> None:
+    code, output = rollout.release("blue_green")
+    assert code != 0 and "has no side that is idle on every load balancer" in output, output
+    rollout.idle_green()
+    code, output = rollout.release("blue_green", "1.1.0", "--check")
+    assert code == 0 and "on green (app2): 1.0.0 -> 1.1.0, shares 25, 100 % on lb1, lb2" in output, output
+    assert "changed=0" in output and not rollout.state("lb1").get("finished")
+    with rollout.clients() as clients:
+        code, output = rollout.release("blue_green", release_reason="faster search", blue_green_retire="stop")
+        assert code == 0, output
+    assert failed(clients) == 0, [client.result["messages"] for client in clients]
+    assert all(set(client.result["versions"]) == {"1.0.0", "1.1.0"} for client in clients)
+    assert rollout.shares() == ["lb1 app2", "lb2 app2"]
+    for node, result in (("app1", "undone"), ("app2", "good"), ("lb1", "good"), ("lb2", "good")):
+        assert rollout.ended(node) == (None, result)
+    journal = {entry["step"]: entry["at"] for entry in rollout.state("lb1")["finished"][-1]["journal"]}
+    assert [*journal] == ["begin", "share_25", "share_100", "retire"]
+    confirmed = datetime.fromisoformat(journal["retire"].replace("Z", "+00:00")).timestamp() + 1
+    assert not sent_to_the_old_version(rollout, "/tmp/rollout.log", confirmed)
+    state = rollout.lab.exec("app1", ["systemctl", "is-active", "worklog-api"], check=False).stdout.strip()
+    assert state == "inactive", "the old side was to be stopped"
+    record = rollout.records("lb2")
+    assert (record["what"], record["result"], record["details"]["version"]) == ("blue_green", "ok", "1.1.0")
+    assert record["details"]["requests"]["seen"] > 10 and record["details"]["requests"]["failed"] == 0
+    rollout.lab.exec("app1", ["systemctl", "start", "worklog-api"])
+    code, output = rollout.release("blue_green")
+    assert code == 0 and "nothing: 1.1.0 runs on green and serves already" in output, output
+    assert output.count("changed=0 ") == len(NODES) + 1, output
+
+
+BAD = {"errors": {"error_rate": 0.3}, "slow": {"hold": 0.8}}
+
+
+@pytest.mark.capability("B3", "B8")
+@pytest.mark.parametrize("fault", BAD)
+def test_a_canary_that_is_bad_under_traffic_is_taken_back_at_once(rollout: Rollout, fault: str) -> None:
+    rollout.lab.write("app2", SWITCH, json.dumps(BAD[fault]))
+    with rollout.clients() as clients:
+        code, output = rollout.release("canary", release_reason="faster search")
+        assert code != 0 and "abort: " in output, output
+    assert rollout.versions() == ["1.0.0", "1.0.0"]
+    assert rollout.shares() == ["lb1 app1", "lb1 app2", "lb2 app1", "lb2 app2"]
+    assert [rollout.ended(node) for node in NODES] == [
+        (None, "undone"),
+        (None, "bad"),
+        (None, "undone"),
+        (None, "undone"),
+    ]
+    record = rollout.records("app2")
+    assert record["result"] == "failed" and record["details"]["restored"]["code"] == "releases/1.0.0"
+    # on a machine that is busy; docs/rollouts.md tells what was measured
+    assert 0 < record["recovery_seconds"] < 5
+    seen = record["details"]["requests"]
+    # what the clients lost is what the canary had failed at until the traffic was taken from it
+    assert failed(clients) <= 2 * seen["failed"] + 5 if fault == "errors" else failed(clients) == 0
+    code, output = rollout.release("canary")
+    assert code != 0 and "knows 1.1.0 as bad: abort: " in output, output
+    code, output = rollout.play("release_report", release_report_host="ops1")
+    assert code == 0, output
+    text = rollout.lab.read("ops1", "/var/log/worklog-maintenance/reports/releases-worklog-api.txt")
+    page = rollout.lab.read("ops1", "/var/log/worklog-maintenance/reports/releases-worklog-api.html")
+    for words in (
+        "worklog-api: canary 1.0.0 -> 1.1.0",
+        "Why it was done / 发布原因: faster search",
+        "code: releases/1.0.0",
+    ):
+        assert words in text
+    assert f"Time to restore / 恢复用时: {record['recovery_seconds']:.1f} s" in text
+    assert "<script" not in page and page.count("<h2") == text.count("\n---")
+
+
+@pytest.mark.capability("B3")
+def test_a_good_canary_is_followed_by_the_other_hosts(rollout: Rollout) -> None:
+    with rollout.clients() as clients:
+        code, output = rollout.release("canary")
+        assert code == 0, output
+    assert failed(clients) == 0, [client.result["messages"] for client in clients]
+    assert rollout.versions() == ["1.1.0", "1.1.0"]
+    assert rollout.shares() == ["lb1 app1", "lb1 app2", "lb2 app1", "lb2 app2"]
+    assert [rollout.ended(node) for node in NODES] == [(None, "good")] * 4
+
+
+def kill_and_resume(rollout: Rollout, method: str, node: str, step: str, way: str) -> None:
+    """Kill the controller when a node has come to a step, and go on or back."""
+    if method == "blue_green":
+        rollout.idle_green()
+    before = rollout.shares()
+    with rollout.clients() as clients:
+        with rollout.released(method) as controller:
+            rollout.wait_for_step(node, step, controller)
+            os.killpg(controller.pid, signal.SIGKILL)
+        code, output = rollout.release(method)
+        assert code != 0 and "go on with release_resume=on or undo it with release_resume=back" in output, output
+        code, output = rollout.release(method, release_resume=way)
+        assert code == 0, output
+    assert failed(clients) == 0, (node, step, way, [client.result["messages"] for client in clients])
+    assert all(rollout.state(one)["under_way"] is None for one in NODES)
+    for one in NODES:
+        steps = [entry["step"] for entry in rollout.state(one)["finished"][-1]["journal"]]
+        assert len(set(steps)) == len(steps)
+    if way == "back":
+        assert rollout.shares() == before
+        assert all(rollout.state(one)["bad"] == [] for one in NODES), "nobody has said that it is bad"
+    else:
+        assert rollout.shares() == (["lb1 app2", "lb2 app2"] if method == "blue_green" else before)
+
+
+@pytest.mark.capability("B2")
+@pytest.mark.parametrize("way", ["on", "back"])
+def test_a_controller_that_is_killed_in_the_switch_is_followed_by_another(rollout: Rollout, way: str) -> None:
+    kill_and_resume(rollout, "blue_green", "lb2", "share_50", way)
+
+
+@pytest.mark.campaign
+@pytest.mark.soak
+@pytest.mark.parametrize("way", ["on", "back"])
+@pytest.mark.parametrize(
+    ("method", "node", "step"),
+    [
+        *[("blue_green", "app2", step) for step in ("keep", "switch", "restart", "test", "deployed")],
+        *[("blue_green", node, step) for node in BALANCERS for step in ("begin", "share_25", "share_100")],
+        *[("canary", "app2", step) for step in ("keep", "switch", "restart", "deployed")],
+        *[("canary", node, step) for node in BALANCERS for step in ("begin", "share_5", "share_25", "promote")],
+        ("canary", "app1", "switch"),
+    ],
+)
+def test_a_controller_is_killed_at_every_step(rollout: Rollout, method: str, node: str, step: str, way: str) -> None:
+    kill_and_resume(rollout, method, node, step, way)
+
+
+def missing(rollout: Rollout) -> None:
+    rollout.lab.exec("app2", ["rm", "/srv/worklog/releases/1.1.0/server.py"])
+
+
+def other_version(rollout: Rollout) -> None:
+    rollout.lab.write("app2", "/srv/worklog/releases/1.1.0/VERSION", "1.1.9\n")
+
+
+FAULTS: dict[str, dict[str, Any] | Callable[[Rollout], None]] = {
+    "errors 30 %": {"error_rate": 0.3},
+    "slow": {"hold": 0.8},
+    "crashes after a while": {"crash_after": 12},
+    "never ready": {"start_delay": 300},
+    "wrong version": other_version,
+    "missing file": missing,
+}
+
+
+@pytest.mark.campaign
+@pytest.mark.soak
+@pytest.mark.parametrize("method", ["blue_green", "canary"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_bad_release_is_taken_back(rollout: Rollout, method: str, fault: str) -> None:
+    if method == "blue_green":
+        rollout.idle_green()
+    before, wrong = rollout.shares(), FAULTS[fault]
+    if callable(wrong):
+        wrong(rollout)
+    else:
+        rollout.lab.write("app2", SWITCH, json.dumps(wrong))
+    rollout.defined["worklog-api"]["service"]["timeout"] = 15
+    with rollout.clients():
+        code, output = (
+            rollout.release(method, blue_green_failed="undo") if method == "blue_green" else rollout.release(method)
+        )
+    assert code != 0, output
+    assert rollout.shares() == before and rollout.versions() == ["1.0.0", "1.0.0"]
+    assert [rollout.ended(node)[0] for node in NODES] == [None] * 4
+
+
+def restart_a_balancer(rollout: Rollout) -> None:
+    rollout.lab.exec("lb2", ["systemctl", "restart", "haproxy"])
+
+
+def fill_the_disk(rollout: Rollout) -> None:
+    """Make the state of a load balancer impossible to write."""
+    rollout.lab.exec("lb1", ["mount", "-t", "tmpfs", "-o", "size=4k,mode=750", "tmpfs", STATE])
+
+
+@pytest.mark.campaign
+@pytest.mark.soak
+@pytest.mark.parametrize("trouble", [restart_a_balancer, fill_the_disk])
+def test_trouble_in_the_middle_of_the_switch(
+    rollout: Rollout, restore: Restore, trouble: Callable[[Rollout], None]
+) -> None:
+    rollout.idle_green()
+    before = rollout.shares()
+    if trouble is fill_the_disk:
+        restore.run("lb1", ["umount", STATE])
+
+    def strike() -> None:
+        deadline = time.monotonic() + 200
+        while time.monotonic() < deadline:
+            held = rollout.state("lb2")["under_way"] or {"journal": []}
+            if any(entry["step"] == "share_25" for entry in held["journal"]):
+                break
+            time.sleep(0.1)
+        trouble(rollout)
+
+    thread = threading.Thread(target=strike)
+    thread.start()
+    code, output = rollout.release("blue_green")
+    thread.join()
+    assert rollout.shares() == (["lb1 app2", "lb2 app2"] if code == 0 else before), output
+    assert code == 0 or "failed" in rollout.records("lb2")["result"]
