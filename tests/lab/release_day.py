@@ -132,7 +132,7 @@ def main() -> int:
             ended = playbook(name, application, **variables)
         seconds = time.monotonic() - begin
         blamed = why_bad("app2", application, variables.get("release_version", "")[1:])
-        said = "done" if ended == 0 else "aborted by its gate, undone" if "release_gate" in blamed else "failed"
+        said = "done" if ended == 0 else "aborted by its gate, undone" if blamed.startswith("abort") else "failed"
         if said != ("done" if good else "aborted by its gate, undone"):
             bad.append(f"{what}: {name} ended with {ended}; {blamed or 'no version is to blame'}")
         for client, result in seen.items():
