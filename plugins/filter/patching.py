@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the controller decides when hosts are patched: whether it is the time, what was proven, and how a plan is shown."""
+"""What the controller decides when hosts are patched: whether it is the time, what was proven, what is shown."""
 
 from __future__ import annotations
 
@@ -47,10 +47,11 @@ def patch_plan(results: Iterable[Mapping[str, Any]]) -> list[str]:
         host, batch = str(result["host"]), str(result.get("batch") or "")
         for one in result.get("changes", ()):
             cells.append((host, batch, one["name"], one["from"] or "new", one["to"], " ".join(one["cves"])))
-        foreseen = result.get("foreseen") or {}
+        planned = result.get("outcome") == "planned"
+        foreseen = result.get("foreseen") if planned and result.get("foreseen") else {}
         words = [f"restarts {name}" for name in sorted(foreseen.get("services", ()))]
         words += [f"reboot: {why}" for why in foreseen.get("reboot", ())]
-        notes.append("; ".join([f"{host}: {result['message']}", *words, *filter(None, [result.get("window")])]))
+        notes.append("; ".join([f"{host}: {result['message']}", *words, *([result["window"]] if planned else [])]))
     return [*(table(("host", "batch", "package", "from", "to", "fixes"), cells) if cells else []), *notes]
 
 
