@@ -22,8 +22,10 @@ def patch_window(
 ) -> dict[str, Any]:
     """Return whether a host may be begun now, and the sentence that says why."""
     try:
+        windows = [windows] if isinstance(windows, str) else windows  # as a survey of AWX gives it
+        blackout = blackout.split(",") if isinstance(blackout, str) else blackout
         moment = datetime.fromisoformat(now) if now else datetime.now(timezone.utc)
-        verdict = window.judge(windows, blackout, zone, moment, units.duration(cutoff))
+        verdict = window.judge(list(filter(None, windows)), list(filter(None, blackout)), zone, moment, units.duration(cutoff))
     except ValueError as error:
         raise AnsibleFilterError(f"patch_window: {error}") from error
     return {"open": verdict.open, "message": verdict.message}
@@ -48,7 +50,7 @@ def patch_plan(results: Iterable[Mapping[str, Any]]) -> list[str]:
         for one in result.get("changes", ()):
             cells.append((host, batch, one["name"], one["from"] or "new", one["to"], " ".join(one["cves"])))
         planned = result.get("outcome") == "planned"
-        foreseen = result.get("foreseen") if planned and result.get("foreseen") else {}
+        foreseen: Mapping[str, Any] = (result.get("foreseen") or {}) if planned else {}
         words = [f"restarts {name}" for name in sorted(foreseen.get("services", ()))]
         words += [f"reboot: {why}" for why in foreseen.get("reboot", ())]
         notes.append("; ".join([f"{host}: {result['message']}", *words, *([result["window"]] if planned else [])]))

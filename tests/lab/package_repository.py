@@ -5,8 +5,8 @@
 
 python3 tests/lab/package_repository.py DIRECTORY VERSION...
 
-DIRECTORY then holds `repository`, to be copied to a node, and `wl.list` for /etc/apt/sources.list.d. Each VERSION is one
-of wl-demo in `VERSIONS`. The key is made once and lies outside of `repository`. Needs dpkg-deb and gpg.
+DIRECTORY then holds `repository`, to be copied to a node, and `wl.list` for /etc/apt/sources.list.d. Each VERSION is
+one of wl-demo in `VERSIONS`. The key is made once and lies outside of `repository`. Needs dpkg-deb and gpg.
 """
 
 from __future__ import annotations

@@ -79,9 +79,12 @@ class Site:
     def drained(self) -> str:
         return self.sh("lb1", "ls", "/var/lib/lab-rotation")
 
-    def patch(self, target: str, playbook: str = "patch", **options: Any) -> subprocess.CompletedProcess[str]:
+    def patch(
+        self, target: str, playbook: str = "patch", inventory: Path | None = None, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
         given = json.dumps({"target": target, **QUICK, **options})
-        return self.lab.playbook(f"worklog.maintenance.{playbook}", "--extra-vars", given)
+        more = ["--inventory", str(inventory)] if inventory else []
+        return self.lab.playbook(f"worklog.maintenance.{playbook}", *more, "--extra-vars", given)
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +151,7 @@ def test_six_nodes_are_patched_without_a_lost_request_and_taken_back(fresh: Site
 
 
 @pytest.mark.capability("C1")
-def test_a_bad_version_is_stopped_in_the_canary_and_after_the_threshold(fresh: Site) -> None:
+def test_a_bad_version_is_stopped_in_the_canary_and_after_the_threshold(fresh: Site, tmp_path: Path) -> None:
     """A service that crashes three seconds after it is up; then a package that cannot be configured on one host."""
     fresh.offer("1.0", "1.5")
     before = fresh.each(["app1", "app2"], fresh.packages)
@@ -164,8 +167,13 @@ def test_a_bad_version_is_stopped_in_the_canary_and_after_the_threshold(fresh: S
     assert done.returncode == 2 and "1 hosts were not begun: app2" in done.stdout, tail(done)
     assert "post-installation script" in done.stdout and "It was taken back to the versions before" in done.stdout
     assert fresh.each(["lb2", "app1", "app2"], fresh.version) == {"lb2": "ii 1.3", "app1": "ii 1.0", "app2": "ii 1.0"}
-    done = fresh.patch("app", patch_canary="app1", patch_max_failures=1)
+    # two whole batches fail, one as its host cannot be reached; two may, so it goes on
+    inventory = tmp_path / "gone.ini"
+    inventory.write_text("gone ansible_connection=ssh ansible_host=127.0.0.1 ansible_port=1\n", encoding="utf-8")
+    options = {"patch_canary": "gone", "patch_batches": "1", "patch_max_failures": 2}
+    done = fresh.patch("gone:app", inventory=inventory, **options)
     assert done.returncode == 2 and "0 hosts were not begun" in done.stdout, tail(done)
+    assert "gone: it cannot be reached, so nothing was touched. No record could be left on it" in done.stdout, tail(done)
     assert fresh.each(["app1", "app2"], fresh.version) == {"app1": "ii 1.0", "app2": "ii 1.3"}
     assert fresh.packages("app1") == before["app1"] and fresh.drained() == ""
 
@@ -193,7 +201,8 @@ OBSTACLES = """
         dest: /tmp/obstacles.json
         mode: "0600"
         content: >-
-          {{ {'locked': locked.findings, 'full': full.findings, 'forged': forged.findings, 'gone': gone.findings} | to_json }}
+          {{ {'locked': locked.findings, 'full': full.findings, 'forged': forged.findings, 'gone': gone.findings}
+          | to_json }}
 """
 HOLD = (
     "import fcntl, time; f = open('/var/lib/dpkg/lock-frontend', 'w'); fcntl.lockf(f, fcntl.LOCK_EX); "
