@@ -25,7 +25,8 @@ def patch_window(
         windows = [windows] if isinstance(windows, str) else windows  # as a survey of AWX gives it
         blackout = blackout.split(",") if isinstance(blackout, str) else blackout
         moment = datetime.fromisoformat(now) if now else datetime.now(timezone.utc)
-        verdict = window.judge(list(filter(None, windows)), list(filter(None, blackout)), zone, moment, units.duration(cutoff))
+        dates = [str(one) for one in blackout if one]  # YAML makes dates of them
+        verdict = window.judge([one for one in windows if one], dates, zone, moment, units.duration(cutoff))
     except ValueError as error:
         raise AnsibleFilterError(f"patch_window: {error}") from error
     return {"open": verdict.open, "message": verdict.message}
