@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import pytest
 from tests.lab import package_repository
 from tests.system.conftest import ROOT, Lab, Restore, call
 
-NODES = ["lb1", "lb2", "app1", "app2", "db1", "ops1"]
+NODES = ("lb1", "lb2", "app1", "app2", "db1", "ops1")
 KILLS = int(os.environ.get("KILLS", "1"))
 SEED = int(os.environ.get("SEED", "1"))
 STATE = "/var/lib/worklog-maintenance/packages"
@@ -37,14 +37,14 @@ class Site:
         self.lab = lab
         self.directory = directory
 
-    def each(self, nodes: list[str], work: Callable[[str], Any]) -> dict[str, Any]:
+    def each(self, nodes: Sequence[str], work: Callable[[str], Any]) -> dict[str, Any]:
         with concurrent.futures.ThreadPoolExecutor() as pool:
             return dict(zip(nodes, pool.map(work, nodes)))
 
     def sh(self, node: str, *argv: str, check: bool = True) -> str:
         return self.lab.exec(node, list(argv), check=check, timeout=120).stdout
 
-    def offer(self, *versions: str, nodes: list[str] = NODES, signed: bool = True) -> None:
+    def offer(self, *versions: str, nodes: Sequence[str] = NODES, signed: bool = True) -> None:
         """Have the nodes' repository hold these versions of wl-demo and no others."""
         package_repository.make(self.directory, *versions, signed=signed)
         self.each(nodes, self.copy)
@@ -173,7 +173,7 @@ def test_a_bad_version_is_stopped_in_the_canary_and_after_the_threshold(fresh: S
     options = {"patch_canary": "gone", "patch_batches": "1", "patch_max_failures": 2}
     done = fresh.patch("gone:app", inventory=inventory, **options)
     assert done.returncode == 2 and "0 hosts were not begun" in done.stdout, tail(done)
-    assert "gone: it cannot be reached, so nothing was touched. No record could be left on it" in done.stdout, tail(done)
+    assert "it cannot be reached, so nothing was touched. No record could be left on it" in done.stdout, tail(done)
     assert fresh.each(["app1", "app2"], fresh.version) == {"app1": "ii 1.0", "app2": "ii 1.3"}
     assert fresh.packages("app1") == before["app1"] and fresh.drained() == ""
 

@@ -181,7 +181,8 @@ class Worker:
             if self.apt.audit():
                 self.apt.configure(request.timeout)
             done = self.apt.install(changes, request.timeout, request.lock_timeout)
-            self.apt.mark("auto", [one.key for one in changes if one.key in current.automatic])
+            # apt-get marks what it is told to install as manual; what is new came only because others need it
+            self.apt.mark("auto", [one.key for one in changes if one.key in current.automatic or not one.before])
             missing = self._missing(changes)
             audit = self.apt.audit()
             if missing or audit:
