@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""After patching, and after a bad version that was taken back, the good version is installed and its service answers."""
+"""After patching, and after a bad version was taken back, the good version is installed and its service answers."""
 
 from __future__ import annotations
 
