@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the controller decides when hosts are patched: whether it is the time, what was proven, and how a plan is shown."""
+"""What the controller decides when hosts are patched: whether it is the time, what was proven, what is shown."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ def patch_window(
 ) -> dict[str, Any]:
     """Return whether a host may be begun now, and the sentence that says why."""
     try:
+        windows = [windows] if isinstance(windows, str) else windows  # as a survey of AWX gives it
+        blackout = blackout.split(",") if isinstance(blackout, str) else blackout
         moment = datetime.fromisoformat(now) if now else datetime.now(timezone.utc)
-        verdict = window.judge(windows, blackout, zone, moment, units.duration(cutoff))
+        dates = [str(one) for one in blackout if one]  # YAML makes dates of them
+        verdict = window.judge([one for one in windows if one], dates, zone, moment, units.duration(cutoff))
     except ValueError as error:
         raise AnsibleFilterError(f"patch_window: {error}") from error
     return {"open": verdict.open, "message": verdict.message}
@@ -47,10 +50,11 @@ def patch_plan(results: Iterable[Mapping[str, Any]]) -> list[str]:
         host, batch = str(result["host"]), str(result.get("batch") or "")
         for one in result.get("changes", ()):
             cells.append((host, batch, one["name"], one["from"] or "new", one["to"], " ".join(one["cves"])))
-        foreseen = result.get("foreseen") or {}
+        planned = result.get("outcome") == "planned"
+        foreseen: Mapping[str, Any] = (result.get("foreseen") or {}) if planned else {}
         words = [f"restarts {name}" for name in sorted(foreseen.get("services", ()))]
         words += [f"reboot: {why}" for why in foreseen.get("reboot", ())]
-        notes.append("; ".join([f"{host}: {result['message']}", *words, *filter(None, [result.get("window")])]))
+        notes.append("; ".join([f"{host}: {result['message']}", *words, *([result["window"]] if planned else [])]))
     return [*(table(("host", "batch", "package", "from", "to", "fixes"), cells) if cells else []), *notes]
 
 

@@ -36,6 +36,10 @@ options:
     type: list
     elements: str
     default: []
+  anyway:
+    description: Begin also when no package changes, as for a reboot, with O(state=prepared).
+    type: bool
+    default: false
   without_rollback:
     description: Whether to go on when an old package can be had nowhere, and so could not be put back.
     type: bool
@@ -180,7 +184,7 @@ def request_of(given: dict[str, Any], check_mode: bool) -> work.Request:
         ]
     except KeyError as error:
         raise PackageError(f"changes: each needs name, architecture and to; {error} is missing") from error
-    same = ("hold", "without_rollback", "one_way", "lease", "timeout", "lock_timeout", "keep")
+    same = ("hold", "anyway", "without_rollback", "one_way", "lease", "timeout", "lock_timeout", "keep")
     last = transaction.last()
     ended = last.owner if last and given["take_over"] else given["ended_owner"] or ""
     return work.Request(
@@ -203,6 +207,7 @@ def main() -> None:
             },
             "changes": {"type": "list", "elements": "dict", "default": []},
             "hold": {"type": "list", "elements": "str", "default": []},
+            "anyway": {"type": "bool", "default": False},
             "without_rollback": {"type": "bool", "default": False},
             "one_way": {"type": "list", "elements": "str", "default": []},
             "take_over": {"type": "bool", "default": False},

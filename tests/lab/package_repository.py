@@ -5,8 +5,8 @@
 
 python3 tests/lab/package_repository.py DIRECTORY VERSION...
 
-DIRECTORY then holds `repository`, to be copied to a node, its `key.gpg`, and `wl.list` for /etc/apt/sources.list.d. Each
-VERSION is one of wl-demo in `VERSIONS`. The key is made once and lies outside of `repository`. Needs dpkg-deb and gpg.
+DIRECTORY then holds `repository`, to be copied to a node, and `wl.list` for /etc/apt/sources.list.d. Each VERSION is
+one of wl-demo in `VERSIONS`. The key is made once and lies outside of `repository`. Needs dpkg-deb and gpg.
 """
 
 from __future__ import annotations
@@ -63,19 +63,19 @@ set -e
 if [ "$1" = remove ]; then systemctl disable --quiet --now wl-demo.service; fi
 """
 
-#: What each version of wl-demo does: what its server does when it starts, its HTTP status, the end of its postinst, what
-#: it depends on, and the line of its configuration file.
+#: What each version of wl-demo has: what its server does when it starts, its HTTP status, the end of its postinst, its
+#: dependencies, and the line of its configuration file.
 GOOD = {"start": "", "status": 200, "more": "", "depends": "", "conf": "greeting=hello"}
 VERSIONS: dict[str, dict[str, object]] = {
     "1.0": {},
     "1.1": {"depends": "wl-demo-data", "conf": "greeting=welcome"},
     "1.2": {"status": 500},
-    "1.3": {"more": "echo 'the schema cannot be changed' >&2; exit 1"},
+    "1.3": {"more": "if [ -e /etc/wl-demo-bad ]; then echo 'the schema cannot be changed' >&2; exit 1; fi"},
     "1.4": {"start": "sys.exit('it does not start')"},
     "1.5": {"start": "threading.Timer(3, lambda: os._exit(3)).start()"},
     "1.6": {"more": "touch /run/reboot-required; echo wl-demo >> /run/reboot-required.pkgs"},
     "1.7": {"depends": "", "conf": "greeting=welcome"},
-    "1.8": {"more": "if [ ! -e /run/wl-demo-fast ]; then sleep 20; fi"},
+    "1.8": {"more": "if [ ! -e /etc/wl-demo-fast ]; then sleep 20; fi"},
 }
 CHANGELOG = """wl-demo ({version}) stable; urgency=medium
 
@@ -147,7 +147,9 @@ def publish(directory: Path, *, signed: bool = True) -> None:
     (repository / "Packages").write_text(index, encoding="utf-8")
     (repository / "Packages.gz").write_bytes(gzip.compress(index.encode(), mtime=0))
     release = "Origin: Worklog-Security\nLabel: Worklog\nSuite: stable-security\nCodename: stable\nVersion: 1\n"
-    release += f"Date: {email.utils.formatdate(usegmt=True)}\nArchitectures: all amd64 arm64\nComponents: main\nSHA256:\n"
+    release += (
+        f"Date: {email.utils.formatdate(usegmt=True)}\nArchitectures: all amd64 arm64\nComponents: main\nSHA256:\n"
+    )
     for name in ("Packages", "Packages.gz"):
         content = (repository / name).read_bytes()
         release += f" {hashlib.sha256(content).hexdigest()} {len(content)} {name}\n"
@@ -161,7 +163,17 @@ def publish(directory: Path, *, signed: bool = True) -> None:
         run(["gpg", "--batch", "--quiet", *user], env=environment)
         run(["gpg", "--batch", "--output", str(directory / "key.gpg"), "--export"], env=environment)
     if signed:
-        argv = ["gpg", "--batch", "--quiet", "--digest-algo", "SHA512", "--clearsign", "--output", "InRelease", "Release"]
+        argv = [
+            "gpg",
+            "--batch",
+            "--quiet",
+            "--digest-algo",
+            "SHA512",
+            "--clearsign",
+            "--output",
+            "InRelease",
+            "Release",
+        ]
         run(argv, env=environment, cwd=repository)
         run(["gpgconf", "--kill", "all"], env=environment)
     write(directory / "wl.list", f"deb [signed-by={TARGET}/key.gpg] file:{TARGET} ./\n")

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import IO
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from ansible_collections.worklog.maintenance.plugins.module_utils import command
 from ansible_collections.worklog.maintenance.plugins.module_utils.finding import Finding
@@ -313,7 +313,8 @@ def _exact(change: Change) -> str:
 
 def cache_name(name: str, version: str, architecture: str) -> str:
     """Return the file name that apt gives a package."""
-    return f"{name}_{quote(version, safe='.+-~')}_{architecture}.deb"
+    quoted = version.replace("%", "%25").replace(":", "%3a").replace("_", "%5f")
+    return f"{name}_{quoted}_{architecture}.deb"
 
 
 def source_of(details: dict[str, str], change: Change) -> tuple[str, str]:

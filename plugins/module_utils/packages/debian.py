@@ -57,7 +57,7 @@ def parse_automatic(text: str, native: str) -> frozenset[str]:
     for block in text.split("\n\n"):
         fields = dict(line.partition(": ")[::2] for line in block.splitlines())
         if fields.get("Auto-Installed") == "1" and "Package" in fields:
-            keys |= {f"{fields['Package']}:{one}" for one in {fields.get("Architecture", native), "all"}}
+            keys |= {f"{fields['Package']}:{one}" for one in (fields.get("Architecture", native), "all")}
     return frozenset(keys)
 
 

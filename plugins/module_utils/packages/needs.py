@@ -144,12 +144,9 @@ def worse(before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[s
         now = after.get(unit, {"state": "inactive", "sub": "dead", "restarts": 0, "invocation": ""})
         if old["state"] != "active" or old.get("once"):
             continue
-        if now["state"] != "active":
-            words = f"{unit} was running before and is {now['state']} ({now['sub']})"
-        elif now["restarts"] > old["restarts"]:
-            words = f"{unit} was started again {now['restarts'] - old['restarts']} times by systemd"
-        else:
+        if now["state"] == "active":
             continue
+        words = f"{unit} was running before and is {now['state']} ({now['sub']})"
         found.append(Finding("packages.service", unit, "critical", words, advice=f"journalctl -u {unit}"))
     for unit, now in after.items():
         if now["state"] == "failed" and before.get(unit, {}).get("state") not in ("failed", "active"):

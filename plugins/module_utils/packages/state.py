@@ -111,7 +111,12 @@ def read_apt(question: Question, apt: Apt, run: command.Runner) -> State:
     state.findings += _unfinished(apt.audit(), debian.broken(state.installed.values()))
     wish = question.wish
     if question.promoted is None:
-        changes, state.kept_back = apt.upgrades()
+        try:
+            changes, state.kept_back = apt.upgrades()
+        except PackageError:
+            if not state.findings:  # else what was found already says why apt-get cannot tell
+                raise
+            changes = []
     else:
         versions = question.promoted.versions_for(state.release)
         wish = replace(wish, security_only=False, minimum_age=0.0)
@@ -143,7 +148,9 @@ def read_apt(question: Question, apt: Apt, run: command.Runner) -> State:
 def _foreseen(apt: Apt, wanted: Sequence[Change], run: command.Runner) -> Needs:
     """Return what will have to start again after the change, as far as that can be told before it."""
     names = [one.key for one in wanted if one.before]
-    kernels = [one.name for one in wanted if one.name.startswith(("linux-image-", "intel-microcode", "amd64-microcode"))]
+    kernels = [
+        one.name for one in wanted if one.name.startswith(("linux-image-", "intel-microcode", "amd64-microcode"))
+    ]
     found = Needs([f"{name} changes" for name in kernels])
     if names:
         owned = apt.contents(names)

@@ -48,6 +48,7 @@ class Transaction:
     :param automatic: the packages among them that only came because others need them.
     :param services: how the services were.
     :param conffiles: SHA-256 of the configuration files of the packages that change.
+    :param settled: whether the host was put back into service after the change was taken back.
     :param boot: what tells this boot from the next.
     """
 
@@ -64,6 +65,7 @@ class Transaction:
     created: str = ""
     updated: str = ""
     message: str = ""
+    settled: bool = False
     root: str = ROOT
 
     @property
@@ -73,8 +75,8 @@ class Transaction:
 
     @property
     def open(self) -> bool:
-        """Whether it has begun and not ended."""
-        return self.stage in OPEN
+        """Whether it has begun and not ended, so that nobody else may work on the packages."""
+        return self.stage in OPEN or (self.stage == "rolled_back" and not self.settled)
 
     def save(self, stage: str, now: float, lease: float, message: str = "") -> None:
         """Write the state durably before what it says is begun, or after it was done.
@@ -96,7 +98,7 @@ class Transaction:
 
     def summary(self) -> dict[str, Any]:
         """Return what the modules tell of it."""
-        names = ("name", "stage", "owner", "created", "updated", "changes", "message")
+        names = ("name", "stage", "owner", "created", "updated", "changes", "message", "open")
         return {**{name: getattr(self, name) for name in names}, "directory": self.directory}
 
 

@@ -24,9 +24,9 @@ def key(version: str) -> tuple[int, list[Part], list[Part]]:
     return int(epoch) if epoch.isdigit() else 0, _parts(upstream), _parts(revision or "0")
 
 
-def older(one: str, other: str) -> bool:
+def older(version: str, than: str) -> bool:
     """Tell whether the first version comes before the second."""
-    return key(one) < key(other)
+    return key(version) < key(than)
 
 
 def _parts(text: str) -> list[Part]:

@@ -44,6 +44,7 @@ class Request:
     :param owner: the run that asks.
     :param dead: a run that is known to have ended.
     :param hold: patterns of packages to hold for good.
+    :param anyway: whether to begin also when no package changes, as for a reboot.
     :param without_rollback: whether to go on when an old package cannot be kept.
     :param one_way: patterns of packages that may be taken back although that is not safe.
     :param lease: seconds for which no other run may take over.
@@ -54,6 +55,7 @@ class Request:
     owner: str = ""
     dead: str = ""
     hold: Sequence[str] = ()
+    anyway: bool = False
     without_rollback: bool = False
     one_way: Sequence[str] = ()
     lease: float = 900.0
@@ -92,7 +94,7 @@ class Worker:
         outcome = Outcome(current=transaction.last(self._root))
         if outcome.current and outcome.current.open:
             transaction.take(outcome.current, request.owner, request.dead, self._clock())
-            if outcome.current.stage != "prepared":
+            if outcome.current.stage not in ("prepared", "rolled_back"):
                 outcome.message = (
                     f"the run of {outcome.current.created} was cut off ({outcome.current.stage}) and goes on"
                 )
@@ -115,19 +117,19 @@ class Worker:
             for name, why in one_way.items()
         ]
         if request.check_mode:
-            outcome.changed = bool(changes or held)
-            outcome.message = f"{len(changes)} packages would change"
+            outcome.changed = bool(changes or held or request.anyway)
+            outcome.message = f"{_count(changes)} would change"
             return outcome
         if held:
             self.apt.mark("hold", [one.key for one in held])
             outcome.changed = True
             installed = self.apt.installed()
-        if not changes:
-            if outcome.current and outcome.current.open:
+        if not changes and not request.anyway:
+            if outcome.current and outcome.current.stage == "prepared":
                 outcome.current.save("dropped", self._clock(), 0, "nothing was left to change")
             outcome.message = "nothing is to be changed"
             return outcome
-        if outcome.current and outcome.current.open:
+        if outcome.current and outcome.current.stage == "prepared":
             outcome.current.save("dropped", self._clock(), 0, "another run has prepared anew")
         transaction.prune(max(0, request.keep - 1), self._root)
         current = transaction.new(request.owner, self._clock(), self._root)
@@ -154,13 +156,13 @@ class Worker:
         current.boot = transaction.boot_identity()
         current.save("prepared", self._clock(), request.lease)
         outcome.current, outcome.changed = current, True
-        outcome.message = f"{len(changes)} packages are ready to be changed"
+        outcome.message = f"{_count(changes)} can be changed"
         return outcome
 
     def apply(self, request: Request) -> Outcome:
         """Make the change that was prepared, or what is missing of it."""
         current = transaction.last(self._root)
-        if current is None or not current.open:
+        if current is None or current.stage not in transaction.OPEN:
             raise PackageError("nothing was prepared on this host; begin with state=prepared")
         transaction.take(current, request.owner, request.dead, self._clock())
         if current.stage == "rolling_back":
@@ -171,7 +173,7 @@ class Worker:
         changes = [_change(one) for one in current.changes]
         missing = self._missing(changes)
         if request.check_mode:
-            outcome.changed, outcome.message = bool(missing), f"{len(missing)} packages would change"
+            outcome.changed, outcome.message = bool(missing), f"{_count(missing)} would change"
             return outcome
         if missing:
             current.save("applying", self._clock(), request.lease + request.timeout)
@@ -179,7 +181,8 @@ class Worker:
             if self.apt.audit():
                 self.apt.configure(request.timeout)
             done = self.apt.install(changes, request.timeout, request.lock_timeout)
-            self.apt.mark("auto", [one.key for one in changes if one.key in current.automatic])
+            # apt-get marks what it is told to install as manual; what is new came only because others need it
+            self.apt.mark("auto", [one.key for one in changes if one.key in current.automatic or not one.before])
             missing = self._missing(changes)
             audit = self.apt.audit()
             if missing or audit:
@@ -192,18 +195,21 @@ class Worker:
                 Finding("packages.others", "dpkg", "warning", f"more has changed than was planned: {'; '.join(others)}")
             )
         current.save("applied", self._clock(), request.lease)
-        outcome.message = f"{len(changes)} packages have the version that was asked for, as dpkg tells"
+        said = f"{_count(changes)} changed to exactly what was asked for, as dpkg tells"
+        outcome.message = said if changes else "no package was to be changed"
         return self._after(outcome, changes)
 
     def finish(self, request: Request) -> Outcome:
-        """Say that all is well with the change."""
+        """Say that all is well with the change, or with its having been taken back or not begun."""
         current = transaction.last(self._root)
-        if current is None or current.stage not in ("prepared", "applied"):
+        if current is None or not current.open or current.stage in ("applying", "rolling_back"):
             return Outcome(current=current, message="nothing was under way")
         transaction.take(current, request.owner, request.dead, self._clock())
         outcome = Outcome(True, "the change is finished", current)
         if not request.check_mode:
-            current.save("finished" if current.stage == "applied" else "dropped", self._clock(), 0, "finished")
+            ends = {"applied": "finished", "prepared": "dropped", "rolled_back": "rolled_back"}
+            current.settled = True
+            current.save(ends[current.stage], self._clock(), 0)
         return outcome
 
     def roll_back(self, request: Request) -> Outcome:
@@ -219,7 +225,7 @@ class Worker:
         if not wrong:
             outcome.message = "every package has the version that was recorded"
             if not request.check_mode and current.stage != "rolled_back":
-                current.save("rolled_back", self._clock(), 0, outcome.message)
+                current.save("rolled_back", self._clock(), request.lease, outcome.message)
                 outcome.changed = True
             return self._after(outcome, [])
         if current.stage == "rolled_back":
@@ -249,7 +255,7 @@ class Worker:
             else:
                 kept.append(one["kept"])
         if request.check_mode:
-            outcome.changed, outcome.message = True, f"{len(wrong)} packages would be taken back"
+            outcome.changed, outcome.message = True, f"{_count(wrong)} would be taken back"
             return outcome
         current.save("rolling_back", self._clock(), request.lease + request.timeout)
         outcome.changed = True
@@ -263,7 +269,7 @@ class Worker:
         if wrong:
             current.save("rolling_back", self._clock(), request.lease, "; ".join(wrong))
             raise PackageError(f"taking back has failed: {'; '.join(wrong[:5])}. {_reason(done)}", refused=False)
-        current.save("rolled_back", self._clock(), 0, "taken back")
+        current.save("rolled_back", self._clock(), request.lease, "taken back")
         names = ", ".join(sorted(change.name for change in changes if change.before))
         outcome.message = f"every package has the version that was recorded before {current.created}"
         advice = "deny what was wrong (patch_deny) until there is a better version, else the next run installs it again"
@@ -322,6 +328,10 @@ class Worker:
     def _conffile_digests(self, installed: Mapping[str, Installed], changes: Sequence[Change]) -> dict[str, str]:
         names = [change.key for change in changes if change.key in installed]
         return {path: _digest(path) for path in self.apt.conffiles(names)}
+
+
+def _count(packages: Sequence[Any]) -> str:
+    return f"{len(packages)} package{'' if len(packages) == 1 else 's'}"
 
 
 def _change(value: Mapping[str, Any]) -> Change:

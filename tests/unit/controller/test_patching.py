@@ -1,0 +1,55 @@
+# Copyright: (c) 2026, Worklog Maintenance contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the controller decides about patching, also when a survey gives text where a list is meant."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import subprocess
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.worklog.maintenance.plugins.filter import patching
+from ansible_collections.worklog.maintenance.plugins.plugin_utils import run
+
+SUNDAY = "2026-11-29T03:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("windows", "blackout", "opened"),
+    [
+        ([], [], True), ("", "", True), ("Sat,Sun 02:00-05:00", "", True), (["Mon 02:00-05:00"], [], False),
+        ([], "2026-11-28,2026-11-29", False), ([], [datetime.date(2026, 11, 29)], False),
+    ],
+)  # fmt: skip
+def test_windows_as_they_may_be_given(windows: Any, blackout: Any, opened: bool) -> None:
+    assert patching.patch_window(windows, blackout, "UTC", "30m", SUNDAY)["open"] is opened
+
+
+def test_what_cannot_be_understood_is_named() -> None:
+    with pytest.raises(AnsibleFilterError, match="'sometimes' is not a window"):
+        patching.patch_window(["sometimes"])
+    with pytest.raises(AnsibleFilterError, match="there is no host"):
+        patching.patch_manifest({}, "1h")
+
+
+def test_the_plan_is_a_table_and_a_line_a_host() -> None:
+    change = {"name": "openssl", "from": "1", "to": "2", "cves": ["CVE-2023-1"]}
+    foreseen = {"services": {"nginx.service": "x"}, "reboot": ["linux-image-1 changes"]}
+    planned = {"host": "a", "batch": 1, "outcome": "planned", "message": "m", "changes": [change], "foreseen": foreseen}
+    lines = patching.patch_plan([{**planned, "window": "w"}, {"host": "b", "outcome": "refused", "message": "no"}])
+    assert lines[2].split() == ["a", "1", "openssl", "1", "2", "CVE-2023-1"]
+    assert lines[3:] == ["a: m; restarts nginx.service; reboot: linux-image-1 changes; w", "b: no"]
+    assert patching.patch_plan([]) == []
+
+
+def test_a_run_of_this_controller_that_has_ended_is_known() -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        alive = f"{os.uname().nodename}-{process.pid}-{run._ticks(process.pid)}"
+        assert not run.ended(alive)
+        process.kill()
+    assert run.ended(alive)
+    assert not run.ended("job-17") and not run.ended("") and not run.ended("elsewhere-1-1")
