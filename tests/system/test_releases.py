@@ -36,6 +36,15 @@ WRITE_CONFIGURATION = """
     regexp: '"port": 8080'
     replace: '"port":   8080'
 """
+#: Notes on the host of the database when it ran.
+MIGRATE = """
+- name: Migrate
+  ansible.builtin.lineinfile:
+    path: /tmp/migration
+    line: "PHASE while app1 has {{ hostvars['app1'].__release_state.release.under_way.step or 'nothing' }}"
+    create: true
+    mode: "0644"
+"""
 TELL = """
 - name: Tell
   ansible.builtin.lineinfile:
@@ -140,6 +149,7 @@ def site(lab: Lab, restore: Restore, tmp_path: Path) -> Site:
         if node in APPS:
             restore.run(node, ["systemctl", "restart", "worklog-api"])
             restore.path(node, "/srv/worklog/current")
+            restore.path(node, "/etc/worklog/worklog-api.json")
             restore.path(node, "/srv/worklog/releases")
         restore.path(node, STATE)
     return Site(lab, tmp_path / "controller.log")
@@ -151,7 +161,14 @@ def lost(clients: list[Client]) -> list[Any]:
 
 
 @pytest.mark.capability("B1", "B4")
-def test_an_upgrade_and_a_rollback_lose_no_request_and_two_controllers_do_not_meet(site: Site) -> None:
+def test_an_upgrade_and_a_rollback_lose_no_request_and_two_controllers_do_not_meet(
+    site: Site, restore: Restore, tmp_path: Path
+) -> None:
+    restore.path("db1", "/tmp/migration")
+    phases = {phase: str(tmp_path / f"{phase}.yml") for phase in ("expand", "contract")}
+    for phase, path in phases.items():
+        Path(path).write_text(MIGRATE.replace("PHASE", phase), encoding="utf-8")
+    site.defined = applications(database={"host": "db1", **phases})
     with site.watched() as clients:
         with site.controller("v1.1.0") as first:
             site.wait_for_step("app1", "keep", first)
@@ -162,7 +179,11 @@ def test_an_upgrade_and_a_rollback_lose_no_request_and_two_controllers_do_not_me
         code, output = site.upgrade("1.1.0")
         assert code == 0 and "is there already; nothing is done" in output, output
         assert output.count("changed=0 ") == 2, output
+        told = site.lab.read("db1", "/tmp/migration").splitlines()
+        assert told == ["expand while app1 has nothing", "contract while app1 has deployed"]
         code, output = site.play("rollback", release_reason="search is slow")
+        assert code != 0 and "1.1.0 has contracted the database" in output, output
+        code, output = site.play("rollback", release_reason="search is slow", release_past_contract="worklog-api")
         assert code == 0, output
     assert not lost(clients)
     assert site.versions() == ["1.0.0", "1.0.0"] and not site.in_service()
@@ -252,7 +273,7 @@ def test_a_controller_is_killed_at_every_step(site: Site, node: str, step: str, 
     [
         ("upgrade_in_place", ["--limit", "app1"], {}, "--limit leaves out app2: worklog-api would run in two versions"),
         ("upgrade_in_place", [], {"release_version": "1.1"}, "give MAJOR.MINOR.PATCH"),
-        ("upgrade_in_place", [], {"release_version": "1.9.0"}, "put it there whole, or name a source"),
+        ("upgrade_in_place", [], {"release_version": "1.9.0", "notify": True}, "put it there whole, or name a source"),
         ("upgrade_in_place", [], {"release_reson": "x"}, "did you mean 'release_reason'?"),
         ("upgrade_in_place", [], {"release_resume": "on"}, "no release of worklog-api is under way"),
         ("upgrade_in_place", [], {"backup": {"host": "db1"}}, "/var/backups/worklog"),
@@ -261,11 +282,18 @@ def test_a_controller_is_killed_at_every_step(site: Site, node: str, step: str, 
     ],
 )
 def test_what_cannot_work_is_one_sentence_before_anything_is_touched(
-    site: Site, playbook: str, more: list[str], variables: dict[str, Any], sentence: str
+    site: Site, playbook: str, more: list[str], variables: dict[str, Any], sentence: str, tmp_path: Path
 ) -> None:
+    told = tmp_path / "notify.yml"
+    told.write_text(TELL.replace("PATH", str(tmp_path / "told")), encoding="utf-8")
+    notifies = variables.pop("notify", False)
     site.defined = applications(**{name: variables.pop(name) for name in ("backup", "balancers") if name in variables})
+    if notifies:
+        site.defined["worklog-api"]["notify"] = [str(told)]
     given = {"release_version": "1.1.0", **variables} if playbook == "upgrade_in_place" else variables
     code, output = site.play(playbook, *more, **given)
     assert code != 0 and sentence in " ".join(output.replace('\\"', '"').split()), output
     assert site.versions() == ["1.0.0", "1.0.0"] and not site.in_service()
     assert not any(site.state(node)["under_way"] for node in (*APPS, "lb1", "lb2"))
+    if notifies:
+        assert (tmp_path / "told").read_text(encoding="utf-8").split() == ["announced", "failed"]

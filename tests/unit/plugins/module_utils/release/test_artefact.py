@@ -38,15 +38,15 @@ def carry_out(check_mode: bool = False, **given: Any) -> Outcome:
     return artefact_work.make(options(**given), run).carry_out(check_mode=check_mode)
 
 
-def packed(path: Path, files: dict[str, bytes] = FILES, link: str = "") -> Path:
+def packed(path: Path, files: dict[str, bytes] | None = None, link: str = "") -> Path:
     """An archive by the ending of its name."""
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w") as archive:
-            for name, content in files.items():
+            for name, content in (files or FILES).items():
                 archive.writestr(name, content)
         return path
     with tarfile.open(path, "w:" + {".gz": "gz", ".xz": "xz"}.get(path.suffix, "")) as tar:
-        for name, content in files.items():
+        for name, content in (files or FILES).items():
             info = tarfile.TarInfo(name)
             info.size, info.mode = len(content), 0o666
             tar.addfile(info, io.BytesIO(content))
