@@ -48,7 +48,10 @@ PIP_AUDIT = {
 def platform(lab: Any) -> Iterator[Platform]:
     found = Platform(lab)
     found.up()
+    server = ["python3", "-m", "http.server", "--bind", "127.0.0.1", "--directory", HOME, "4874"]
+    lab.exec("app1", ["systemd-run", "--quiet", "--collect", "--unit=lab-data", *server])
     yield found
+    lab.exec("app1", ["systemctl", "stop", "lab-data"])
     found.down()
     for node in ("app1", "db1"):
         lab.exec(node, ["rm", "-rf", STATE])
@@ -128,7 +131,8 @@ def test_a_scan_is_compared_with_the_one_before_and_reported(lab: Any, platform:
     put(lab, DATA, zlib.compress(DEBSECAN.encode()))
     put(lab, f"{HOME}/pip.json", json.dumps(PIP_AUDIT).encode())
     given = {
-        "system": "debsecan", "debsecan_data": DATA, "node": [{"path": CURRENT, "registry": ADDRESS}],
+        "system": "auto", "debsecan_data": "http://127.0.0.1:4874/debsecan",
+        "node": [{"path": CURRENT, "registry": ADDRESS}],
         "python": [{"path": "/srv/venv", "report": f"{HOME}/pip.json"}],
     }  # fmt: skip
     assert scan(lab, "--check", **given)["counts"]["new"] == 3
