@@ -6,18 +6,14 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible import module_utils
 
 from tests.system.conftest import Lab, Restore, call
 
@@ -77,13 +73,11 @@ class Node:
     def command(self, module: str, options: dict[str, Any]) -> list[str]:
         container = self.lab.container("app1")
         given = json.dumps({"ANSIBLE_MODULE_ARGS": options})
-        environment = ["--env", "PYTHONPATH=/opt/release", "--env", f"GIVEN={given}"]
+        environment = ["--env", f"PYTHONPATH={self.lab.library('app1')}", "--env", f"GIVEN={given}"]
         return ["docker", "exec", *environment, container, "sh", "-c", f'echo "$GIVEN" | python3 -m {MODULES}.{module}']
 
     def run(self, module: str, **options: Any) -> dict[str, Any]:
-        done = call(self.command(module, options), timeout=120)
-        assert done.stdout.strip().startswith("{"), done.stdout + done.stderr
-        return dict(json.loads(done.stdout))
+        return self.lab.module("app1", module, **options)
 
     def artefact(self, **options: Any) -> dict[str, Any]:
         return self.run("release_artefact", **{"root": f"{SITE}/app", "version": "1.0.0", **options})
@@ -96,23 +90,8 @@ class Node:
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory for PYTHONPATH with the modules and what they need."""
-    made = tmp_path_factory.mktemp("library") / "release"
-    collection = made / "ansible_collections" / "worklog" / "maintenance"
-    collection.mkdir(parents=True)
-    (made / "ansible").mkdir()
-    (made / "ansible" / "__init__.py").touch()
-    shutil.copytree(ROOT / "plugins", collection / "plugins")
-    shutil.copytree(Path(str(module_utils.__file__)).parent, made / "ansible" / "module_utils")
-    return made
-
-
-@pytest.fixture(scope="module")
-def node(lab: Lab, library: Path) -> Iterator[Node]:
+def node(lab: Lab) -> Iterator[Node]:
     steps, one = Restore(lab), Node(lab)
-    steps.path("app1", "/opt/release")
-    assert call(["docker", "cp", str(library), f"{lab.container('app1')}:/opt/"]).returncode == 0
     steps.path("app1", SITE)
     try:
         lab.exec("app1", ["sh", "-c", PREPARE], timeout=120)
@@ -228,7 +207,7 @@ def test_a_run_that_is_killed_is_completed_by_the_next_one(site: Node) -> None:
 
 
 @pytest.mark.capability("B6")
-def test_an_image_is_loaded_by_its_identifier_and_made_live_by_its_tag(lab: Lab, library: Path, tmp_path: Path) -> None:
+def test_an_image_is_loaded_by_its_identifier_and_made_live_by_its_tag(lab: Lab, tmp_path: Path) -> None:
     """On the engine that runs the lab, since no node has one."""
     name, versions = f"{lab.prefix}-shop", ("1.0.0", "1.1.0")
     identifiers = {}
@@ -243,10 +222,7 @@ def test_an_image_is_loaded_by_its_identifier_and_made_live_by_its_tag(lab: Lab,
             assert call(["docker", "image", "rm", f"{name}:build"]).returncode == 0
 
         def run(**given: Any) -> dict[str, Any]:
-            options = {"ANSIBLE_MODULE_ARGS": {"kind": "image", "source": name, **given}}
-            argv = [sys.executable, "-m", f"{MODULES}.release_artefact"]
-            done = call(argv, input=json.dumps(options), env={**os.environ, "PYTHONPATH": str(library)})
-            return dict(json.loads(done.stdout))
+            return lab.module("localhost", "release_artefact", kind="image", source=name, **given)
 
         archive = str(tmp_path / "1.0.0.tar")
         wrong = run(version="1.0.0", archive=archive, checksum=identifiers["1.1.0"])
