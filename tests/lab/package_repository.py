@@ -48,13 +48,16 @@ RestartSec=0.5
 WantedBy=multi-user.target
 """
 
-# It restarts what uses it, as packages do: who is not out of the load balancer then loses requests.
+# It ends what uses it without waiting for requests under way: a host that is not out of the load balancer loses them.
 POSTINST = """#!/bin/sh
 set -e
 systemctl daemon-reload
 systemctl enable --quiet wl-demo.service
 systemctl restart wl-demo.service || true
-if systemctl is-active --quiet worklog-api.service; then systemctl restart worklog-api.service; fi
+if systemctl is-active --quiet worklog-api.service; then
+    systemctl kill --signal=KILL worklog-api.service
+    systemctl restart worklog-api.service
+fi
 {more}
 """
 

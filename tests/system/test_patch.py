@@ -127,9 +127,10 @@ def tail(done: subprocess.CompletedProcess[str]) -> str:
 def test_six_nodes_are_patched_without_a_lost_request_and_taken_back(fresh: Site) -> None:
     fresh.offer("1.0", "1.1")
     before = fresh.each(["app1", "app2"], fresh.packages)
-    with (
-        fresh.lab.strict_client("http://lb1/whoami", host="worklog.example.test", seconds=200, rate=40) as nginx,
-        fresh.lab.strict_client("http://lb2/whoami", host="worklog.example.test", seconds=200, rate=40) as haproxy,
+    host = "worklog.example.test"
+    with (  # requests that take a while, so that some are under way whenever the application is ended
+        fresh.lab.strict_client("http://lb1/hold?seconds=0.3", host=host, seconds=400, rate=30) as nginx,
+        fresh.lab.strict_client("http://lb2/hold?seconds=0.3", host=host, seconds=400, rate=30) as haproxy,
     ):
         done = fresh.patch("all", patch_canary="ops1", patch_batches=[1, 2])
         assert done.returncode == 0, tail(done)
@@ -286,11 +287,12 @@ class Killed:
             cwd=ROOT, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
-    def when(self, condition: Callable[[], bool]) -> None:
+    def when(self, condition: Callable[[], bool], after: float = 0.0) -> None:
         deadline = time.monotonic() + 60
         while not condition():
             assert time.monotonic() < deadline and self.process.poll() is None, "the run ended before it was killed"
             time.sleep(0.1)
+        time.sleep(after)
         self.kill()
 
     def kill(self) -> None:
@@ -336,8 +338,8 @@ def test_runs_killed_at_any_moment_are_finished_by_the_next(fresh: Site) -> None
         fresh.install("app1")
         fresh.offer("1.0", "1.1", nodes=["app1"])
         run = Killed(fresh, "app1")
-        time.sleep(chance.uniform(3, 18))
-        run.kill()
+        begun = chance.choice(["prepared", "applying", "applied"])
+        run.when(lambda begun=begun: fresh.stage("app1").get("stage") == begun, after=chance.uniform(0, 2))
         stage = fresh.stage("app1").get("stage", "none")
         seen[stage] = seen.get(stage, 0) + 1
         if number % 2:
