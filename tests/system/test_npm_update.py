@@ -190,6 +190,6 @@ def test_a_killed_update_leaves_the_running_tree_whole(lab: Any, platform: Platf
     kills(lab, platform, 2, 1)
 
 
-@pytest.mark.campaign
+@pytest.mark.soak
 def test_updates_killed_again_and_again_leave_the_running_tree_whole(lab: Any, platform: Platform) -> None:
     kills(lab, platform, int(os.environ.get("KILLS", "5")), 2)

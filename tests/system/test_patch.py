@@ -329,7 +329,6 @@ def test_a_run_that_is_killed_with_the_power_is_finished_by_the_next(fresh: Site
     goes_on(fresh, "1.8")
 
 
-@pytest.mark.campaign
 @pytest.mark.soak
 def test_runs_killed_at_any_moment_are_finished_by_the_next(fresh: Site) -> None:
     chance = random.Random(SEED)
@@ -349,6 +348,7 @@ def test_runs_killed_at_any_moment_are_finished_by_the_next(fresh: Site) -> None
 
 
 @pytest.mark.capability("C1")
+@pytest.mark.soak
 def test_a_reboot_is_made_when_it_is_required_and_allowed(fresh: Site) -> None:
     fresh.offer("1.0", "1.6", nodes=["app2"])
     done = fresh.patch("app2")

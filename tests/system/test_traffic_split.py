@@ -424,7 +424,7 @@ def test_haproxy_refuses_a_configuration_that_would_not_load(fresh: Balancers) -
 
 
 def test_haproxy_that_is_down_and_servers_that_are(fresh: Balancers) -> None:
-    fresh.lab.exec("lb2", ["python3", "-c", ASK_HAPROXY, "set server worklog_api/app2 health down"])
+    fresh.api("set server worklog_api/app2 health down; disable health worklog_api/app2")
     failed = fresh.one("lb2", haproxy({"blue": 50, "green": 50}))
     assert failed["refused"] and "every server of it is down by its check" in failed["msg"], failed
     done = fresh.one("lb2", haproxy({"blue": 100, "green": 0}))
@@ -452,7 +452,7 @@ def test_a_side_is_drained_to_the_last_request(balancers: Balancers, strategy: s
         request.getfixturevalue("fresh")
     node, host = ("lb2", HOST) if strategy == "haproxy" else ("lb1", f"{SITE[strategy]}.example.test")
     assert "failed" not in balancers.one(node, all_to(strategy, "blue"))
-    argv = ["python3", "/opt/lab/strict_client.py", "--url", f"http://{node}/hold?seconds=3", "--host-header", host]
+    argv = ["python3", "/opt/lab/strict_client.py", "--url", f"http://{node}/hold?seconds=5", "--host-header", host]
     argv += ["--connections", "20", "--rate", "40", "--seconds", "0.5", "--log", f"/tmp/drain-{strategy}"]
     clients: list[subprocess.CompletedProcess[str]] = []
     thread = threading.Thread(target=lambda: clients.append(balancers.lab.exec("ops1", argv)))
