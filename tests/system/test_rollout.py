@@ -192,8 +192,10 @@ def test_a_canary_that_is_bad_under_traffic_is_taken_back_at_once(rollout: Rollo
     # the machine of the tests is busy; docs/rollouts.md tells what was measured
     assert 0 < record["recovery_seconds"] < 15
     seen = record["details"]["requests"]
-    # what the clients lost is what the canary had failed at until the traffic was taken from it
-    assert failed(clients) <= 2 * seen["failed"] + 5 if fault == "errors" else failed(clients) == 0
+    # What the clients lost is what the canary failed at until the traffic was taken from it: 3 of 10 of its 8 requests
+    # a second, and more of those that a slow machine has kept back.
+    most = 2 * seen["failed"] + 5 + 8 * record["recovery_seconds"]
+    assert failed(clients) <= most if fault == "errors" else failed(clients) == 0, (most, record)
     code, output = rollout.release("canary")
     assert code != 0 and "knows 1.1.0 as bad: abort: " in output, output
     code, output = rollout.play("release_report", release_report_host="ops1")
