@@ -84,10 +84,12 @@ class Site:
         return self.play("upgrade_in_place", *more, release_version=version, **variables)
 
     @contextlib.contextmanager
-    def controller(self, version: str) -> Iterator[subprocess.Popen[str]]:
-        """A controller that upgrades; it is killed at the end of the block if it still runs."""
+    def controller(
+        self, version: str, playbook: str = "upgrade_in_place", **variables: Any
+    ) -> Iterator[subprocess.Popen[str]]:
+        """A controller that releases; it is killed at the end of the block if it still runs."""
         argv = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(ROOT / "inventories" / "lab")]
-        argv += ["worklog.maintenance.upgrade_in_place", *self._arguments({"release_version": version}, ())]
+        argv += [f"worklog.maintenance.{playbook}", *self._arguments({"release_version": version, **variables}, ())]
         environment = {**os.environ, "LAB_PREFIX": self.lab.prefix, "ANSIBLE_NOCOLOR": "1"}
         with (
             self.log.open("w") as log,

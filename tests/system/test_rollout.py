@@ -9,8 +9,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +30,9 @@ METRICS = [
     {"metric": "latency", "test": "threshold", "limit": "0.3", "min_samples": 10},
 ]
 SWITCH = "/srv/worklog/releases/1.1.0/switches.json"
+
+#: What a controller is given that is to be killed on the way.
+STEP_BY_STEP = {"blue_green_steps": "25, 50, 100", "blue_green_holding_minutes": "0.02"}
 
 DIVIDE = """
 - hosts: load_balancers
@@ -64,25 +65,6 @@ class Rollout(Site):
         quick = {"blue_green_steps": "25, 100", "blue_green_holding_minutes": "0.02", "canary_steps": "20"}
         wanted = {name: value for name, value in quick.items() if name.startswith(method)}
         return self.play(method, *more, release_version=version, **{**wanted, **variables})
-
-    @contextlib.contextmanager
-    def released(self, method: str) -> Iterator[subprocess.Popen[str]]:
-        """A controller that releases 1.1.0; it is killed at the end of the block if it still runs."""
-        argv = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", "inventories/lab"]
-        given = {"release_version": "1.1.0", "blue_green_steps": "25, 50, 100", "blue_green_holding_minutes": "0.02"}
-        argv += [f"worklog.maintenance.{method}", *self._arguments(given, ())]
-        environment = {**os.environ, "LAB_PREFIX": self.lab.prefix, "ANSIBLE_NOCOLOR": "1"}
-        with (
-            self.log.open("w") as log,
-            subprocess.Popen(
-                argv, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True
-            ) as process,
-        ):
-            try:
-                yield process
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
 
     def shares(self) -> list[str]:
         """What takes requests: hosts of lb1 without a flag, weights of lb2."""
@@ -229,7 +211,7 @@ def kill_and_resume(rollout: Rollout, method: str, node: str, step: str, way: st
         rollout.idle_green()
     before = rollout.shares()
     with rollout.clients() as clients:
-        with rollout.released(method) as controller:
+        with rollout.controller("1.1.0", method, **STEP_BY_STEP) as controller:
             rollout.wait_for_step(node, step, controller)
             os.killpg(controller.pid, signal.SIGKILL)
         code, output = rollout.release(method)
