@@ -2,7 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The configuration of the program worklog-backup from the sources as an inventory has them."""
+"""The configuration of the program worklog-backup from the sources as an inventory has them.
+
+Ansible loads every file of filters, and compiles what it imports, in each worker that needs one of them: the functions
+import what they need.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make import config
 
 
 def backup_config(sources: Iterable[Mapping[str, Any]], **general: Any) -> dict[str, Any]:
     """Return the configuration, or say what is wrong with it before any host is touched."""
+    from ansible_collections.worklog.maintenance.plugins.module_utils.backup.make import config
+
     found: dict[str, Any] = {}
     for source in sources:
         name = str(source.get("name"))

@@ -2,7 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the controller decides when hosts are patched: whether it is the time, what was proven, what is shown."""
+"""What the controller decides when hosts are patched: whether it is the time, what was proven, what is shown.
+
+Ansible loads every file of filters, and compiles what it imports, in each worker that needs one of them: the functions
+import what they need.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,15 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.worklog.maintenance.plugins.module_utils import units
-from ansible_collections.worklog.maintenance.plugins.module_utils.packages import manifest, window
-from ansible_collections.worklog.maintenance.plugins.module_utils.packages.model import PackageError
-from ansible_collections.worklog.maintenance.plugins.plugin_utils.table import table
 
 
 def patch_window(
     windows: Sequence[str], blackout: Sequence[str] = (), zone: str = "UTC", cutoff: Any = 0, now: str | None = None
 ) -> dict[str, Any]:
     """Return whether a host may be begun now, and the sentence that says why."""
+    from ansible_collections.worklog.maintenance.plugins.module_utils import units
+    from ansible_collections.worklog.maintenance.plugins.module_utils.packages import window
+
     try:
         windows = [windows] if isinstance(windows, str) else windows  # as a survey of AWX gives it
         blackout = blackout.split(",") if isinstance(blackout, str) else blackout
@@ -36,6 +39,10 @@ def patch_manifest(
     hosts: Mapping[str, Mapping[str, Any]], soak: Any, signer: str = "", key: str = ""
 ) -> dict[str, Any]:
     """Return the manifest of what hosts have proven, by what package_state returned of each."""
+    from ansible_collections.worklog.maintenance.plugins.module_utils import units
+    from ansible_collections.worklog.maintenance.plugins.module_utils.packages import manifest
+    from ansible_collections.worklog.maintenance.plugins.module_utils.packages.model import PackageError
+
     try:
         return manifest.make(hosts, units.duration(soak), datetime.now(timezone.utc), signer=signer, key=key)
     except (PackageError, ValueError, KeyError, TypeError) as error:
@@ -44,6 +51,8 @@ def patch_manifest(
 
 def patch_plan(results: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return the changes of hosts as lines of a table, and below it what each host will have to start again."""
+    from ansible_collections.worklog.maintenance.plugins.plugin_utils.table import table
+
     results = list(results)
     cells, notes = [], []
     for result in results:

@@ -2,16 +2,21 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What playbooks of releases work out on the controller: the plan, the idle side, what a gate watches."""
+"""What playbooks of releases work out on the controller: the plan, the idle side, what a gate watches.
+
+Ansible loads every file of filters, and compiles what it imports, in each worker that needs one of them: the functions
+import what they need.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.worklog.maintenance.plugins.module_utils.finding import Finding, from_dict
-from ansible_collections.worklog.maintenance.plugins.module_utils.release import definition, plan, report
+
+if TYPE_CHECKING:
+    from ansible_collections.worklog.maintenance.plugins.module_utils.finding import Finding
 
 
 def release_plan(
@@ -25,6 +30,8 @@ def release_plan(
     backup: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Return the plan of a release from what the hosts, the load balancers and the backups said."""
+    from ansible_collections.worklog.maintenance.plugins.module_utils.release import plan
+
     database = defined.get("database") or {}
     migrates = bool(database.get("expand") or database.get("contract"))
     there = plan.Topology(
@@ -45,21 +52,29 @@ def release_plan(
 
 def release_plan_text(made: Mapping[str, Any], language: str = "en") -> list[str]:
     """Return a plan as lines that a person can approve, in English or Chinese."""
+    from ansible_collections.worklog.maintenance.plugins.module_utils.release import plan
+
     return plan.text(made, language)
 
 
 def release_fill(value: Any, **words: str) -> Any:
     """Return a value with ``<word>`` replaced in all of its texts."""
+    from ansible_collections.worklog.maintenance.plugins.module_utils.release import definition
+
     return definition.fill(value, words)
 
 
 def release_idle(divisions: Mapping[str, Mapping[str, float]]) -> str:
     """Return which of two sides gets no requests on any load balancer."""
+    from ansible_collections.worklog.maintenance.plugins.module_utils.release import definition
+
     return definition.idle(divisions)
 
 
 def release_steps(given: Any, to_all: bool = True) -> list[float]:
     """Return the percentages that a new version gets one after the other; an empty list when they make no sense."""
+    from ansible_collections.worklog.maintenance.plugins.module_utils.release import definition
+
     return definition.steps(given, to_all)
 
 
@@ -71,6 +86,8 @@ def release_watch(
     **words: str,
 ) -> dict[str, Any]:
     """Return the options of a gate that watches the hosts with the new version."""
+    from ansible_collections.worklog.maintenance.plugins.module_utils.release import definition
+
     try:
         return definition.gate(given, balancer, candidate, baseline, words)
     except definition.DefinitionError as error:
@@ -79,12 +96,16 @@ def release_watch(
 
 def release_report(records: Sequence[Mapping[str, Any]], title: str, application: str = "", html: bool = False) -> str:
     """Return the report of releases and rollbacks that records tell of, as text or as a page."""
+    from ansible_collections.worklog.maintenance.plugins.module_utils.release import report
+
     found = report.runs(records, application)
     return report.page(found, title) if html else report.text(found, title)
 
 
 def _of(kind: str, results: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
     """Return the findings of results by host; one that has failed is a finding itself."""
+    from ansible_collections.worklog.maintenance.plugins.module_utils.finding import Finding
+
     found = []
     for name, result in results.items():
         if result.get("unreachable") or result.get("failed") or not result:
@@ -98,6 +119,8 @@ def _of(kind: str, results: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
 
 
 def _finding(value: Mapping[str, Any]) -> Finding:
+    from ansible_collections.worklog.maintenance.plugins.module_utils.finding import from_dict
+
     return from_dict({name: item for name, item in value.items() if name != "host"})
 
 
