@@ -78,6 +78,10 @@ class Application:
     timeout: float = 60.0
 
 
+class GivenUp(Exception):
+    """The time of the drill is over; not an error of the restore under way, after which the next would begin."""
+
+
 @dataclass
 class Round:
     """One restore of the drill.
@@ -214,8 +218,10 @@ def drill(
                     say(f"removed {path}, which an interrupted run has left")
                 newest += _older(report, request, chance, say)
             _newest(report, newest, application, say)
-    except RestoreError as error:
+    except (RestoreError, GivenUp) as error:
         report.findings.append(Finding("drill", report.host, "critical", str(error)))
+        for entry in report.rounds[-1:]:
+            entry.failure = entry.failure or ("" if entry.restored else str(error))
     finally:
         report.ended = clock()
     for entry in report.rounds:
@@ -391,7 +397,7 @@ def _limited(seconds: float) -> Iterator[None]:
     """Give the block up after some time, through all its clean-up."""
 
     def late(*_unused: object) -> None:
-        raise RestoreError(f"the drill did not end within {seconds:g} s and was given up")
+        raise GivenUp(f"the drill did not end within {seconds:g} s and was given up")
 
     before = signal.signal(signal.SIGALRM, late)
     signal.setitimer(signal.ITIMER_REAL, seconds)

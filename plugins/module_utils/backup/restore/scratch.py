@@ -17,6 +17,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -48,22 +49,43 @@ def directory(root: str, name: str, *, keep: Callable[[], bool] = lambda: False)
     make_root(root)
     path = os.path.join(root, f"{name}-{os.getpid()}-{time.time_ns() // 10**6}")
     begun = os.path.join(root, _BEGUN + os.path.basename(path))
+    made = False
     try:
-        os.mkdir(begun, 0o711)
-        os.chmod(begun, 0o711)
-        descriptor = os.open(os.path.join(begun, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        os.rename(begun, path)
-    except OSError as error:
-        raise RestoreError(f"cannot make {path}: {error.strerror}") from error
-    try:
+        with undisturbed():
+            try:
+                os.mkdir(begun, 0o711)
+                os.chmod(begun, 0o711)
+                descriptor = os.open(os.path.join(begun, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                os.rename(begun, path)
+                made = True
+            except OSError as error:
+                raise RestoreError(f"cannot make {path}: {error.strerror}") from error
         yield path
     finally:
-        os.close(descriptor)
-        if keep():
-            os.unlink(os.path.join(path, _LOCK))
-        else:
-            shutil.rmtree(path, ignore_errors=True)
+        with undisturbed():
+            if made:
+                os.close(descriptor)
+                if keep():
+                    os.unlink(os.path.join(path, _LOCK))
+                else:
+                    shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Hold SIGALRM back while the block runs: a drill that is given up is cleaned up after all the same."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are handled in the main thread alone
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda number, _frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        if came:
+            signal.raise_signal(signal.SIGALRM)
 
 
 def make_root(root: str) -> None:
@@ -213,10 +235,11 @@ def serving(
         except subprocess.TimeoutExpired:
             raise RestoreError(f"{what} did not end within {timeout:g} s: {last_words(log, 400)}") from None
     finally:
-        if process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        with undisturbed():
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 def serve_on(directory: str, argv: Sequence[str], *, user: str, unit: str, seconds: float, run: Runner) -> None:

@@ -7,8 +7,12 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
+import pytest
 from ansible_collections.worklog.maintenance.plugins.module_utils.backup.restore import scratch
 
 
@@ -25,6 +29,30 @@ def test_a_directory_that_is_kept_stays(tmp_path: Path) -> None:
         pass
     assert scratch.clean(str(tmp_path)) == []
     assert os.listdir(path) == []
+
+
+def test_a_clean_up_is_whole_when_the_time_is_over_in_the_middle_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Over(Exception):
+        pass
+
+    def late(*_unused: object) -> None:
+        raise Over
+
+    def remove(*given: Any, **options: Any) -> None:
+        os.kill(os.getpid(), signal.SIGALRM)
+        remove_tree(*given, **options)
+
+    remove_tree = shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    before = signal.signal(signal.SIGALRM, late)
+    try:
+        with pytest.raises(Over), scratch.directory(str(tmp_path), "database"):
+            pass
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert os.listdir(tmp_path) == []
 
 
 def test_what_was_abandoned_is_removed(tmp_path: Path) -> None:
