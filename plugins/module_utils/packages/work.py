@@ -368,9 +368,13 @@ def _digest(path: str) -> str:
 
 def _reason(done: command.Result) -> str:
     """Return the words of apt and dpkg that say why."""
-    lines = [line.strip() for line in (done.stdout + "\n" + done.stderr).splitlines()]
+    lines = (done.stdout + "\n" + done.stderr).splitlines()
     marks = ("E: ", "dpkg: error", "error ", "subprocess", "installed ", "Job for")
-    told = [line for line in lines if line.startswith(marks) or "error processing" in line]
+    told = []
+    for before, line in zip(["", *lines], lines):
+        # dpkg names the package on one line, and says why on the next
+        if line.strip().startswith(marks) or "error processing" in line or "error processing" in before:
+            told.append(line.strip())
     return "apt-get says: " + ("; ".join(dict.fromkeys(told))[-1500:] or done.describe()[-1500:])
 
 
