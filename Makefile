@@ -9,9 +9,10 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 .PHONY: demo
-demo: lab ## a maintenance day and a day of releases on real components: start the lab and run them on it
+demo: lab ## a maintenance day, a day of releases and one of patching on real components: start the lab and run them on it
 	ansible-playbook -i inventories/lab worklog.maintenance.maintenance_day
-	python tests/lab/release_day.py
+	python -m tests.lab.release_day
+	python -m tests.lab.patch_day
 
 .PHONY: test
 test: venv ## everything below that can fail, with a closing table

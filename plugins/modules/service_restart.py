@@ -147,7 +147,9 @@ options:
     default: false
 attributes:
   check_mode:
-    description: Looks at everything that it would look at before, touches nothing and says what it would do.
+    description: >-
+      Looks at everything that it would look at before, touches nothing and says what it would do. A service that runs
+      already and is to be V(started) is asked whether it is ready, as otherwise.
     support: full
   diff_mode:
     description: Shows the state and the processes before and after.

@@ -5,12 +5,13 @@
 
 python3 tests/lab/package_repository.py DIRECTORY VERSION...
 
-DIRECTORY then holds `repository`, to be copied to a node, and `wl.list` for /etc/apt/sources.list.d. Each VERSION is
-one of wl-demo in `VERSIONS`. The key is made once and lies outside of `repository`. Needs dpkg-deb and gpg.
+DIRECTORY then holds `repository`, to be copied to a node, and `wl.list`, its line of apt's sources. Each VERSION is one
+of wl-demo in `VERSIONS`. The key is made once and lies outside of `repository`. Needs dpkg-deb and gpg.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import email.utils
 import gzip
 import hashlib
@@ -19,11 +20,41 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-#: Where a node has the repository.
-TARGET = "/srv/wl-repository"
+#: Where a node has the repository, and where package_apply keeps what it knows of its changes.
+TARGET, STATE = "/srv/wl-repository", "/var/lib/worklog-maintenance/packages"
 PORT = 9300
+SOURCE = f"deb [signed-by={TARGET}/key.gpg] file:{TARGET} ./"
+
+#: Have the repository that was copied as the only source; the node's own sources and their lists stay as they are.
+SUPPLY = f"""
+rm -rf {TARGET}
+mv {TARGET}.new {TARGET}
+mkdir -p /var/lib/apt/wl-lists/partial
+echo '{SOURCE}' > /etc/apt/wl.list
+cat > /etc/apt/apt.conf.d/99wl <<END
+Dir::Etc::SourceList "/etc/apt/wl.list";
+Dir::Etc::SourceParts "-";
+Dir::State::Lists "/var/lib/apt/wl-lists/";
+END
+"""
+#: Install 1.0, whatever is there, and forget what was recorded.
+INSTALL = f"""
+rm -rf {STATE} /run/reboot-required* /etc/wl-demo-bad /etc/wl-demo-fast
+there=$(dpkg-query -W -f '${{db:Status-Abbrev}}${{Package}}=${{Version}}\n' 'wl-demo*' | grep -v ^un || true)
+if [ "$there" = "ii wl-demo=1.0" ]; then exit; fi
+dpkg --configure -a || true
+apt-get -q update
+apt-get -q -y --allow-downgrades -o Dpkg::Options::=--force-confnew install wl-demo=1.0 wl-demo-data-
+"""
+#: Leave nothing of it.
+REMOVE = f"""
+dpkg --purge wl-demo wl-demo-data
+rm -rf {TARGET} {TARGET}.new {STATE} /run/reboot-required*
+rm -rf /etc/apt/wl.list /etc/apt/apt.conf.d/99wl /var/lib/apt/wl-lists
+"""
 
 SERVER = """#!/usr/bin/python3
 import http.server, os, sys, threading, time
@@ -108,14 +139,16 @@ def write(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 def package(directory: Path, name: str, version: str, control: str, files: dict[str, tuple[str, int]]) -> Path:
-    """Build one package."""
+    """Build one package, unless that was done before."""
+    target = directory / "packages" / f"{name}_{version}_all.deb"
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
     tree = directory / f"build-{name}-{version}"
     head = f"Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: Worklog <maintenance@example.test>\n"
     write(tree / "DEBIAN" / "control", f"{head}{control}Description: for the tests of patching\n")
     for path, (text, mode) in files.items():
         write(tree / path, text, mode)
-    target = directory / "repository" / f"{name}_{version}_all.deb"
-    target.parent.mkdir(parents=True, exist_ok=True)
     run(["dpkg-deb", "--root-owner-group", "-Zgzip", "--build", str(tree), str(target)])
     shutil.rmtree(tree)
     return target
@@ -127,7 +160,7 @@ def demo(directory: Path, version: str) -> Path:
     text = CHANGELOG.format(version=version, number=version[-1], date=email.utils.formatdate(time.time() - 86400 * 10))
     depends = f"Depends: {made['depends']}\n" if made["depends"] else ""
     server = SERVER.format(start=made["start"], status=made["status"], version=version, port=PORT)
-    target = package(directory, "wl-demo", version, depends, {
+    return package(directory, "wl-demo", version, depends, {
         "usr/lib/wl-demo/serve": (server, 0o755),
         "usr/lib/systemd/system/wl-demo.service": (UNIT, 0o644),
         "etc/wl-demo.conf": (f"{made['conf']}\n", 0o644),
@@ -136,14 +169,16 @@ def demo(directory: Path, version: str) -> Path:
         "DEBIAN/postinst": (POSTINST.format(more=made["more"]), 0o755),
         "DEBIAN/prerm": (PRERM, 0o755),
     })  # fmt: skip
-    return target
 
 
-def publish(directory: Path, *, signed: bool = True) -> None:
-    """Write the indexes of what is in `repository`, and sign them."""
+def publish(directory: Path, *packages: Path, signed: bool = True) -> None:
+    """Make the repository with these packages and no others, write its indexes, and sign them."""
     repository = directory / "repository"
+    shutil.rmtree(repository, ignore_errors=True)
+    repository.mkdir()
     index = ""
-    for path in sorted(repository.glob("*.deb")):
+    for path in sorted(packages):
+        shutil.copy(path, repository)
         content = path.read_bytes()
         index += run(["dpkg-deb", "-f", str(path)])
         index += f"Filename: ./{path.name}\nSize: {len(content)}\nSHA256: {hashlib.sha256(content).hexdigest()}\n\n"
@@ -157,8 +192,7 @@ def publish(directory: Path, *, signed: bool = True) -> None:
         content = (repository / name).read_bytes()
         release += f" {hashlib.sha256(content).hexdigest()} {len(content)} {name}\n"
     (repository / "Release").write_text(release, encoding="utf-8")
-    (repository / "InRelease").unlink(missing_ok=True)
-    home = directory / "gnupg"
+    home = directory.absolute() / "gnupg"
     environment = {**os.environ, "GNUPGHOME": str(home)}
     if not (directory / "key.gpg").exists():
         home.mkdir(mode=0o700, exist_ok=True)
@@ -179,17 +213,32 @@ def publish(directory: Path, *, signed: bool = True) -> None:
         ]
         run(argv, env=environment, cwd=repository)
         run(["gpgconf", "--kill", "all"], env=environment)
-    write(directory / "wl.list", f"deb [signed-by={TARGET}/key.gpg] file:{TARGET} ./\n")
+    write(directory / "wl.list", f"{SOURCE}\n")
     shutil.copy(directory / "key.gpg", repository / "key.gpg")
 
 
 def make(directory: Path, *versions: str, signed: bool = True) -> None:
     """Make the repository with these versions and no others."""
-    shutil.rmtree(directory / "repository", ignore_errors=True)
-    for version in versions:
-        demo(directory, version)
-    package(directory, "wl-demo-data", "1.0", "", {"usr/share/wl-demo/data": ("data\n", 0o644)})
-    publish(directory, signed=signed)
+    data = package(directory, "wl-demo-data", "1.0", "", {"usr/share/wl-demo/data": ("data\n", 0o644)})
+    publish(directory, data, *(demo(directory, version) for version in versions), signed=signed)
+
+
+def offer(directory: Path, containers: Sequence[str], *versions: str, signed: bool = True) -> None:
+    """Have the repository of nodes hold these versions and no others, as their only source of packages."""
+    make(directory, *versions, signed=signed)
+    each(containers, lambda one: run(["docker", "cp", "--quiet", f"{directory}/repository/.", f"{one}:{TARGET}.new"]))
+    shell(containers, SUPPLY)
+
+
+def shell(containers: Sequence[str], script: str) -> None:
+    """Run a shell script in nodes, all at once."""
+    each(containers, lambda one: run(["docker", "exec", one, "sh", "-ec", script]))
+
+
+def each(containers: Sequence[str], work: Callable[[str], object]) -> None:
+    """Do something with nodes, all at once."""
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        list(pool.map(work, containers))
 
 
 if __name__ == "__main__":

@@ -10,18 +10,13 @@ back to where it began. LAB_PREFIX names the copy of the lab.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-PREFIX = os.environ.get("LAB_PREFIX") or "worklog"
+from tests.lab.day import Report, clients, on, typed
+
+INVENTORY = "inventories/lab"
 #: A state of its own, so that an earlier day does not stand in the way.
 STATE = "/var/lib/worklog-maintenance/release-day"
 WORKLOG, PLATFORM = "worklog-api", "lowcode-platform"
@@ -43,24 +38,11 @@ fi
 """
 
 
-def on(node: str, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run an argument list in a node."""
-    command = ["docker", "exec", f"{PREFIX}-{node}", *argv]
-    return subprocess.run(command, check=check, capture_output=True, text=True, timeout=120)
-
-
-def ansible(program: str, *argv: str) -> int:
-    """Run an Ansible program on the lab, with what was typed above its output."""
-    words = [program, "-i", "inventories/lab", *argv]
-    print("\n$ " + " ".join(f"'{word}'" if set(word) & set(" {") else word for word in words), flush=True)
-    return subprocess.run(words, cwd=ROOT, check=False).returncode
-
-
 def playbook(name: str, application: str, **variables: str) -> int:
     """Run a playbook of releases."""
     given = {"release_application": application, "release_state_directory": STATE, **variables}
     extra = [word for pair in given.items() for word in ("-e", json.dumps(dict([pair])))]
-    return ansible("ansible-playbook", f"worklog.maintenance.{name}", *extra)
+    return typed("ansible-playbook", "-i", INVENTORY, f"worklog.maintenance.{name}", *extra)
 
 
 def why_bad(node: str, application: str, version: str) -> str:
@@ -77,31 +59,8 @@ def divide(blue: int) -> None:
         "shares": {"blue": blue, "green": 100 - blue},
     }
     arguments = ["load_balancers", "-m", "worklog.maintenance.release_split", "-a", json.dumps(options)]
-    if ansible("ansible", *arguments) != 0:
+    if typed("ansible", "-i", INVENTORY, *arguments) != 0:
         sys.exit("error: the requests could not be divided; see above")
-
-
-@contextlib.contextmanager
-def clients(application: str) -> Iterator[dict[str, Any]]:
-    """A client on each load balancer while the block runs; what they saw is there when it has ended."""
-    host, path = SITES[application]
-    flag, seen = "/run/release-day.stop", {}
-    on("ops1", "rm", "-f", flag)
-    watching = {}
-    for name, balancer in (("nginx", "lb1"), ("HAProxy", "lb2")):
-        argv = ["python3", "/opt/lab/strict_client.py", f"--url=http://{balancer}{path}", f"--host-header={host}"]
-        argv += ["--seconds=300", f"--until-file={flag}"]
-        command = ["docker", "exec", f"{PREFIX}-ops1", *argv]
-        watching[name] = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        time.sleep(1)
-        yield seen
-        time.sleep(1)
-    finally:
-        on("ops1", "touch", flag)
-        for name, process in watching.items():
-            out, _none = process.communicate(timeout=330)
-            seen[name] = json.loads(out)
 
 
 def main() -> int:
@@ -119,7 +78,7 @@ def main() -> int:
         ("upgrade in place", "upgrade_in_place", PLATFORM, {"release_version": "v2.4.0"}, True),
         ("rollback", "rollback", PLATFORM, {"release_reason": "search is slow"}, True),
     ]
-    rows, bad = [], []
+    report = Report("release")
     for what, name, application, variables, good in day:
         if name == "canary":
             divide(50)
@@ -127,32 +86,20 @@ def main() -> int:
         elif name == "blue_green":
             divide(100)
         begin = time.monotonic()
-        with clients(application) as seen:
+        with clients(*SITES[application]) as seen:
             ended = playbook(name, application, **variables)
         seconds = time.monotonic() - begin
         blamed = why_bad("app2", application, variables.get("release_version", "")[1:])
         said = "done" if ended == 0 else "aborted by its gate, undone" if blamed.startswith("abort") else "failed"
         if said != ("done" if good else "aborted by its gate, undone"):
-            bad.append(f"{what}: {name} ended with {ended}; {blamed or 'no version is to blame'}")
-        for client, result in seen.items():
-            rows.append((what, said, f"{seconds:.0f}", client, str(result["requests"]), str(result["failed"])))
-            if result["failed"] and good:
-                bad.append(f"{what}: the client of {client} lost {result['failed']}: {result['failures']}")
-            if not result["requests"]:
-                bad.append(f"{what}: the client of {client} sent nothing")
+            report.bad.append(f"{what}: {name} ended with {ended}; {blamed or 'no version is to blame'}")
+        report.add(what, said, seconds, seen, lossless=good)
     divide(50)
     if playbook("release_report", WORKLOG) != 0:
-        bad.append("the report was not made")
-
-    head = ("release", "result", "seconds", "client of", "requests", "failed")
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    print()
-    for row in [head, *rows]:
-        print("  ".join(word.ljust(width) for word, width in zip(row, widths)).rstrip())
-    print("A canary that fails shows its errors to the share of the clients that it gets, until the gate has decided.")
-    for trouble in bad:
-        print(f"error: {trouble}", file=sys.stderr)
-    return 1 if bad else 0
+        report.bad.append("the report was not made")
+    return report.close(
+        "A canary that fails shows its errors to the share of the clients that it gets, until the gate has decided."
+    )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from tests.system.conftest import ROOT, Lab, Restore, call
 NODES = ("lb1", "lb2", "app1", "app2", "db1", "ops1")
 KILLS = int(os.environ.get("KILLS", "1"))
 SEED = int(os.environ.get("SEED", "1"))
-STATE = "/var/lib/worklog-maintenance/packages"
+STATE = package_repository.STATE
 RECORDS = "/var/log/worklog-maintenance/records.jsonl"
 QUICK = {"patch_watch": 1, "patch_settle": 5, "patch_lock_timeout": 60}
 
@@ -46,21 +46,13 @@ class Site:
 
     def offer(self, *versions: str, nodes: Sequence[str] = NODES, signed: bool = True) -> None:
         """Have the nodes' repository hold these versions of wl-demo and no others."""
-        package_repository.make(self.directory, *versions, signed=signed)
-        self.each(nodes, self.copy)
+        package_repository.offer(self.directory, self.containers(nodes), *versions, signed=signed)
 
-    def copy(self, node: str) -> None:
-        self.sh(node, "rm", "-rf", package_repository.TARGET)
-        target = f"{self.lab.container(node)}:{package_repository.TARGET}"
-        assert not call(["docker", "cp", "--quiet", str(self.directory / "repository"), target]).returncode
+    def install(self, *nodes: str) -> None:
+        package_repository.shell(self.containers(nodes), f"rm -f {RECORDS}\n{package_repository.INSTALL}")
 
-    def install(self, node: str) -> None:
-        """Install 1.0, whatever is there, and forget what was recorded."""
-        self.sh(node, "sh", "-c", f"rm -rf {STATE} {RECORDS} /run/reboot-required* /etc/wl-demo-bad /etc/wl-demo-fast")
-        self.sh(node, "dpkg", "--configure", "-a", check=False)
-        self.sh(node, "apt-get", "-q", "update")
-        argv = ["apt-get", "-q", "-y", "--allow-downgrades", "-o", "Dpkg::Options::=--force-confnew", "install"]
-        self.sh(node, *argv, "wl-demo=1.0", "wl-demo-data-")
+    def containers(self, nodes: Sequence[str]) -> list[str]:
+        return [self.lab.container(node) for node in nodes]
 
     def version(self, node: str) -> str:
         return self.sh(node, "dpkg-query", "-W", "-f", "${db:Status-Abbrev}${Version}", "wl-demo")
@@ -90,31 +82,17 @@ class Site:
 @pytest.fixture(scope="module")
 def site(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     here = Site(lab, tmp_path_factory.mktemp("packages"))
-    away = "for one in /etc/apt/sources.list /etc/apt/sources.list.d /var/lib/apt/lists; do "
-    here.offer("1.0")
-
-    def begin(node: str) -> None:
-        here.sh(node, "sh", "-c", away + "if [ -e $one ]; then mv $one $one.kept; fi; done")
-        here.sh(node, "mkdir", "-p", "/etc/apt/sources.list.d", "/var/lib/apt/lists/partial")
-        here.lab.write(node, "/etc/apt/sources.list.d/wl.list", (here.directory / "wl.list").read_text())
-
-    def end(node: str) -> None:
-        here.sh(node, "apt-get", "-q", "-y", "purge", "wl-demo", "wl-demo-data")
-        here.sh(node, "sh", "-c", away + "rm -rf $one; if [ -e $one.kept ]; then mv $one.kept $one; fi; done")
-        here.sh(node, "sh", "-c", f"rm -rf {package_repository.TARGET} {STATE} /run/reboot-required*")
-
-    here.each(NODES, begin)
     try:
         yield here
     finally:
-        here.each(NODES, end)
+        package_repository.shell(here.containers(NODES), package_repository.REMOVE)
 
 
 @pytest.fixture
 def fresh(site: Site) -> Site:
     """The nodes with 1.0 and nothing recorded, in service."""
     site.offer("1.0")
-    site.each(NODES, site.install)
+    site.install(*NODES)
     assert site.drained() == ""
     return site
 
@@ -152,124 +130,185 @@ def test_six_nodes_are_patched_without_a_lost_request_and_taken_back(fresh: Site
 
 
 @pytest.mark.capability("C1")
-def test_a_bad_version_is_stopped_in_the_canary_and_after_the_threshold(fresh: Site, tmp_path: Path) -> None:
-    """A service that crashes three seconds after it is up; then a package that cannot be configured on one host."""
-    fresh.offer("1.0", "1.5")
-    before = fresh.each(["app1", "app2"], fresh.packages)
-    done = fresh.patch("app", patch_watch=6)
+def test_bad_versions_are_taken_back_in_the_canary_and_the_rest_is_untouched(
+    fresh: Site, tmp_path: Path, restore: Restore
+) -> None:
+    """One answers 500, one does not start, one crashes, one cannot be configured, one has no room in the unpack."""
+    bad = {"ops1": "1.2", "lb1": "1.4", "app1": "1.5", "lb2": "1.3", "db1": "1.7"}
+    for node, version in {**bad, "app2": "1.1"}.items():
+        fresh.offer("1.0", version, nodes=[node])
+    before = fresh.each(NODES, fresh.packages)
+    fresh.sh("lb2", "touch", "/etc/wl-demo-bad")
+    fresh.sh("db1", "sh", "-ec", FULL, "sh", "/usr/lib/wl-demo")
+    restore.run("db1", ["umount", "/usr/lib/wl-demo"])
+    asked = [{"name": "wl-demo", "ready": ["http://127.0.0.1:9300/"], "timeout": 3}]
+    inventory = hosts(tmp_path, ops1={"patch_services": asked})
+    done = fresh.patch("all", inventory=inventory, patch_canary=",".join(bad), patch_watch=5)
     assert done.returncode == 2 and "1 hosts were not begun: app2" in done.stdout, tail(done)
-    assert "was started again by systemd while it was watched" in done.stdout
-    assert fresh.each(["app1", "app2"], fresh.packages) == before and fresh.drained() == ""
-    assert fresh.record("app1")["result"] == "failed" and not fresh.stage("app2")
-    # one host of the second batch fails: with no failure allowed the third is not begun, with one it is
-    fresh.offer("1.0", "1.3")
+    for node, words in {
+        "ops1": "500",
+        "lb1": "wl-demo.service was running before and is failed",
+        "app1": "wl-demo.service ended by itself and was started again by systemd while it was watched",
+        "lb2": "installed wl-demo package post-installation script subprocess returned error exit status 1",
+        "db1": "No space left on device",
+    }.items():
+        record = fresh.record(node)
+        assert record["result"] == "failed" and record["details"]["outcome"] == "taken_back", (node, record)
+        assert words in record["details"]["message"], (node, record["details"]["message"])
+        assert "It was taken back to the versions before" in record["details"]["message"]
+    assert fresh.each(NODES, fresh.packages) == before and fresh.drained() == ""
+    assert not fresh.stage("app2")
+    for node in NODES:
+        assert fresh.sh(node, "systemctl", "is-active", "wl-demo").strip() == "active"
+
+
+@pytest.mark.capability("C1")
+def test_it_stops_when_more_have_failed_than_may(fresh: Site, tmp_path: Path) -> None:
+    """Two whole batches fail, one as its host cannot be reached; one may, so the second is begun, not the third."""
+    fresh.offer("1.0", "1.3", nodes=["app1", "app2"])
     fresh.sh("app1", "touch", "/etc/wl-demo-bad")
-    done = fresh.patch("lb2:app", patch_canary="lb2", patch_batches=[1])
-    assert done.returncode == 2 and "1 hosts were not begun: app2" in done.stdout, tail(done)
-    assert "post-installation script" in done.stdout and "It was taken back to the versions before" in done.stdout
-    assert fresh.each(["lb2", "app1", "app2"], fresh.version) == {"lb2": "ii 1.3", "app1": "ii 1.0", "app2": "ii 1.0"}
-    # two whole batches fail, one as its host cannot be reached; two may, so it goes on
-    inventory = tmp_path / "gone.ini"
-    inventory.write_text("gone ansible_connection=ssh ansible_host=127.0.0.1 ansible_port=1\n", encoding="utf-8")
-    options = {"patch_canary": "gone", "patch_batches": "1", "patch_max_failures": 2}
-    done = fresh.patch("gone:app", inventory=inventory, **options)
-    assert done.returncode == 2 and "0 hosts were not begun" in done.stdout, tail(done)
+    gone = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+    options = {"patch_canary": "gone", "patch_batches": "1", "patch_max_failures": 1}
+    done = fresh.patch("gone:app", inventory=hosts(tmp_path, gone=gone), **options)
+    assert done.returncode == 2 and "2 hosts failed: gone: " in done.stdout, tail(done)
     assert "it cannot be reached, so nothing was touched. No record could be left on it" in done.stdout, tail(done)
-    assert fresh.each(["app1", "app2"], fresh.version) == {"app1": "ii 1.0", "app2": "ii 1.3"}
-    assert fresh.packages("app1") == before["app1"] and fresh.drained() == ""
+    assert "1 hosts were not begun: app2" in done.stdout and not fresh.stage("app2"), tail(done)
+    assert fresh.each(["app1", "app2"], fresh.version) == dict.fromkeys(["app1", "app2"], "ii 1.0")
+    assert fresh.record("app1")["details"]["outcome"] == "taken_back" and fresh.drained() == ""
 
 
-OBSTACLES = """
-- hosts: ops1
-  gather_facts: false
-  tasks:
-    - ansible.builtin.command:
-        argv: [systemd-run, --unit=wl-lock, --quiet, python3, -c, "{{ hold }}"]
-    - ansible.builtin.wait_for: {path: /run/wl-locked, timeout: 10}
-    - worklog.maintenance.package_state: &ask {include_installed: false, refresh: true, lock_timeout: 1}
-      register: locked
-    - ansible.builtin.command: {argv: [systemctl, stop, wl-lock]}
-    - worklog.maintenance.package_state: {include_installed: false, refresh: true, disk_free: 9000T}
-      register: full
-    - ansible.builtin.command: {argv: [sed, -i, "s/^Label: Worklog/Label: Other/", /srv/wl-repository/InRelease]}
-    - worklog.maintenance.package_state: *ask
-      register: forged
-    - ansible.builtin.command: {argv: [mv, /srv/wl-repository, /srv/wl-away]}
-    - worklog.maintenance.package_state: *ask
-      register: gone
-    - ansible.builtin.command: {argv: [mv, /srv/wl-away, /srv/wl-repository]}
-    - ansible.builtin.copy:
-        dest: /tmp/obstacles.json
-        mode: "0600"
-        content: >-
-          {{ {'locked': locked.findings, 'full': full.findings, 'forged': forged.findings, 'gone': gone.findings}
-          | to_json }}
+#: A directory of a node becomes a file system that is as large as what is in it.
+FULL = """
+cp -a "$1" /tmp/wl-full
+mount -t tmpfs -o "size=$(du -sb --apparent-size /tmp/wl-full | awk '{print int($1 / 4096) * 4096 + 4096}')" none "$1"
+cp -a /tmp/wl-full/. "$1"
+rm -rf /tmp/wl-full
 """
 HOLD = (
     "import fcntl, time; f = open('/var/lib/dpkg/lock-frontend', 'w'); fcntl.lockf(f, fcntl.LOCK_EX); "
     "open('/run/wl-locked', 'w'); time.sleep(100)"
 )
+ANNOUNCE = """
+- ansible.builtin.lineinfile:
+    path: /var/tmp/wl-announced
+    line: "{{ patch_event }} {{ patch_result.outcome | default('') }}"
+    create: true
+    mode: "0644"
+"""
+
+
+def hosts(directory: Path, **variables: dict[str, Any]) -> Path:
+    """An inventory with variables of single hosts."""
+    path = directory / "hosts.json"
+    path.write_text(json.dumps({"all": {"hosts": variables}}), encoding="utf-8")
+    return path
 
 
 @pytest.mark.capability("C1")
-def test_what_stands_in_the_way_is_named_and_nothing_is_touched(fresh: Site, tmp_path: Path, restore: Restore) -> None:
+def test_what_stands_in_the_way_is_named(fresh: Site, restore: Restore) -> None:
+    fresh.offer("1.0", "1.1", nodes=["ops1"])
+    ask = {"gather": ["packages"], "include_installed": False, "refresh": True, "lock_timeout": 1}
+
+    def found(check: str, words: str, **more: Any) -> None:
+        (one, *_rest) = fresh.lab.module("ops1", "package_state", **ask, **more)["findings"]
+        assert one["check"] == check and words in one["message"], one
+        assert one["severity"] == "critical" and one["advice"]
+
+    restore.run("ops1", ["rm", "-f", "/run/wl-locked"])
+    fresh.sh("ops1", "systemd-run", "--unit=wl-lock", "--quiet", "python3", "-c", HOLD)
+    fresh.sh("ops1", "sh", "-c", "until [ -e /run/wl-locked ]; do sleep 0.1; done")
+    found("packages.lock", "lock-frontend is held by process")
+    fresh.sh("ops1", "systemctl", "stop", "wl-lock")
+    found("packages.disk", "MiB are free", disk_free="9000T")
+    changes = fresh.lab.module("ops1", "package_state", **ask)["changes"]
+    fresh.sh("ops1", "mkdir", "-p", STATE)
+    fresh.sh("ops1", "sh", "-ec", FULL, "sh", STATE)
+    restore.run("ops1", ["umount", STATE])
+    done = fresh.lab.module("ops1", "package_apply", state="prepared", changes=changes)
+    assert done["failed"] and done["refused"] and "No space left on device" in done["msg"], done
+    fresh.sh("ops1", "sed", "-i", "s/^Label: Worklog/Label: Other/", "/srv/wl-repository/InRelease")
+    found("packages.repository", "signature")
+    fresh.sh("ops1", "mv", "/srv/wl-repository", "/srv/wl-away")
+    restore.run("ops1", ["mv", "/srv/wl-away", "/srv/wl-repository"])
+    found("packages.repository", "apt-get update says")
+    assert fresh.version("ops1") == "ii 1.0"
+
+
+@pytest.mark.capability("C1")
+def test_hosts_are_refused_before_they_are_out_of_service(fresh: Site, tmp_path: Path, restore: Restore) -> None:
+    """An old package that is nowhere to be had, a black-out date, a backup that is not there; one has a good one."""
     fresh.offer("1.0", "1.1")
-    play = tmp_path / "play.yml"
-    play.write_text(OBSTACLES, encoding="utf-8")
-    restore.run("ops1", ["rm", "-f", "/run/wl-locked", "/tmp/obstacles.json"])
-    done = fresh.lab.playbook(play, "--extra-vars", json.dumps({"hold": HOLD}))
-    assert done.returncode == 0, tail(done)
-    found = json.loads(fresh.lab.read("ops1", "/tmp/obstacles.json"))
-    for name, check, words in (
-        ("locked", "packages.lock", "lock-frontend is held by process"),
-        ("full", "packages.disk", "MiB are free"),
-        ("forged", "packages.repository", "signature"),
-        ("gone", "packages.repository", "apt-get update says"),
-    ):
-        assert found[name], name
-        assert found[name][0]["check"] == check and words in found[name][0]["message"], found[name]
-        assert found[name][0]["severity"] == "critical" and found[name][0]["advice"]
-    # an old package that is nowhere to be had, and a window that is closed: refused before the host is out of service
     fresh.offer("1.1", nodes=["app1"])
-    done = fresh.patch("app1")
-    assert done.returncode == 2 and "wl-demo:all 1.0 is neither in the cache nor in a repository" in done.stdout, tail(
-        done
-    )
-    tomorrow = time.strftime("%Y-%m-%d", time.gmtime(time.time() + 86400))
-    today = time.strftime("%Y-%m-%d", time.gmtime())
-    done = fresh.patch("app1", patch_blackout=[f"{today}/{tomorrow}"])
-    assert done.returncode == 2 and "a black-out date; the first day after it is" in done.stdout, tail(done)
-    assert "Take the node out of rotation" not in done.stdout and fresh.version("app1") == "ii 1.0"
-    assert fresh.record("app1")["result"] == "refused" and fresh.drained() == ""
+    (tmp_path / "announce.yml").write_text(ANNOUNCE, encoding="utf-8")
+    days = [time.strftime("%Y-%m-%d", time.gmtime(time.time() + ahead)) for ahead in (0, 86400)]
+    verified = {"patch_verify_backups": True, "backup_verify_backups": [{"path": "/srv/wl-backup.tar.gz"}]}
+    restore.run("ops1", ["rm", "-f", "/srv/wl-backup.tar.gz", "/var/tmp/wl-announced"])
+    fresh.sh("ops1", "tar", "-czf", "/srv/wl-backup.tar.gz", "/etc/hostname")
+    given = {"app1": {}, "app2": {"patch_blackout": ["/".join(days)]}, "lb1": verified, "ops1": verified}
+    inventory = hosts(tmp_path, **given)
+    options = {"patch_announce_tasks": str(tmp_path / "announce.yml"), "patch_max_failures": 4}
+    done = fresh.patch(",".join(given), inventory=inventory, patch_canary=",".join(given), **options)
+    assert done.returncode == 2 and "3 hosts failed" in done.stdout, tail(done)
+    for node, words in {
+        "app1": "wl-demo:all 1.0 is neither in the cache nor in a repository",
+        "app2": "a black-out date; the first day after it is",
+        "lb1": "/srv/wl-backup.tar.gz",
+    }.items():
+        record = fresh.record(node)
+        assert record["result"] == "refused" and words in record["details"]["message"], (node, record)
+        assert fresh.version(node) == "ii 1.0"
+    assert "Take the node out of rotation" not in done.stdout and fresh.drained() == ""
+    assert fresh.version("ops1") == "ii 1.1" and fresh.record("ops1")["result"] == "ok"
+    assert fresh.sh("ops1", "cat", "/var/tmp/wl-announced") == "begin \nend patched\n"
+    assert fresh.lab.exec("lb1", ["test", "-e", "/var/tmp/wl-announced"], check=False).returncode == 1
+
+
+@pytest.mark.capability("C3")
+def test_a_dependency_that_is_dropped_stays_and_goes_back_with_the_rest(fresh: Site) -> None:
+    """An upgrade removes nothing. What somebody has removed since has to be put back before the rest can go back."""
+    fresh.offer("1.0", "1.1", "1.7", nodes=["ops1"])
+    fresh.sh("ops1", "apt-get", "-q", "update")
+    fresh.sh("ops1", "apt-get", "-q", "-y", "install", "wl-demo=1.1")
+    before = fresh.packages("ops1")
+    changes = fresh.lab.module("ops1", "package_state", gather=["packages"], include_installed=False)["changes"]
+    assert [(one["name"], one["from"], one["to"]) for one in changes] == [("wl-demo", "1.1", "1.7")]
+    for state in ("prepared", "applied", "finished"):
+        done = fresh.lab.module("ops1", "package_apply", state=state, changes=changes)
+        assert done["changed"], done
+    assert fresh.version("ops1") == "ii 1.7"
+    assert fresh.sh("ops1", "apt-mark", "showauto", "wl-demo-data").strip() == "wl-demo-data"
+    fresh.sh("ops1", "apt-get", "-q", "-y", "autoremove")
+    done = fresh.lab.module("ops1", "package_apply", state="rolled_back")
+    assert done["failed"] and "wl-demo-data:all is not there, it was 1.0" in done["msg"], done
+    fresh.sh("ops1", "apt-get", "-q", "-y", "install", "wl-demo-data")
+    fresh.sh("ops1", "apt-mark", "auto", "wl-demo-data")
+    done = fresh.lab.module("ops1", "package_apply", state="rolled_back")
+    assert done["changed"] and fresh.packages("ops1") == before, done
 
 
 @pytest.mark.capability("C2")
 def test_what_staging_has_proven_is_what_production_gets(fresh: Site, tmp_path: Path) -> None:
-    """app1 and app2 are the staging of their releases here; lb1 is the production of one of them."""
+    """app1 is the staging of its release here, lb1 the production; app2 has another release."""
     fresh.offer("1.0", "1.1")
+    changes = fresh.lab.module("app1", "package_state", include_installed=False, refresh=True)["changes"]
+    for state in ("prepared", "applied", "finished"):
+        fresh.lab.module("app1", "package_apply", state=state, changes=changes)
     manifest = tmp_path / "manifest.json"
     promote = {"patch_promote_file": str(manifest), "patch_promote_watch": 0.5}
-    done = fresh.patch("app1", patch_services=[])
-    assert done.returncode == 0, tail(done)
     done = fresh.patch("app1", "patch_promote", patch_promote_soak="1h", **promote)
     assert done.returncode == 2 and "less than 1 h ago" in done.stdout and not manifest.exists(), tail(done)
     done = fresh.patch("app1", "patch_promote", patch_promote_soak="1s", **promote)
     assert done.returncode == 0, tail(done)
     fresh.offer("1.0", "1.1", "1.2")
-    given = {"patch_manifest": str(manifest)}
-    content = json.loads(manifest.read_text())
+    content = json.loads(manifest.read_text(encoding="utf-8"))
     content["releases"]["debian 12 amd64"]["wl-demo:all"] = "1.2"
-    altered = tmp_path / "altered.json"
-    altered.write_text(json.dumps(content))
-    done = fresh.patch("lb1", patch_manifest=str(altered))
-    assert done.returncode == 2 and "it was altered after it was made" in done.stdout, tail(done)
-    done = fresh.patch("app2", **given)
-    assert done.returncode == 2 and "it was proven on debian 12 amd64, and this host is debian 13" in done.stdout, tail(
-        done
-    )
-    assert fresh.each(["lb1", "app2"], fresh.version) == {"lb1": "ii 1.0", "app2": "ii 1.0"}
-    done = fresh.patch("lb1", **given)
-    assert done.returncode == 0 and fresh.version("lb1") == "ii 1.1", tail(done)
+    altered = fresh.lab.module("lb1", "package_state", manifest=content)
+    assert altered["failed"] and "it was altered after it was made" in altered["msg"], altered
+    done = fresh.patch("lb1:app2", patch_canary="lb1", patch_manifest=str(manifest))
+    message = fresh.record("app2")["details"]["message"]
+    assert done.returncode == 2 and fresh.record("app2")["result"] == "refused", tail(done)
+    assert message == "manifest: it was proven on debian 12 amd64, and this host is debian 13 amd64", message
+    assert fresh.each(["lb1", "app2"], fresh.version) == {"lb1": "ii 1.1", "app2": "ii 1.0"}
     differences = {one["package"]: one for one in fresh.record("lb1")["details"]["differences"]}
     assert differences["wl-demo:all"] == {"package": "wl-demo:all", "here": "1.0", "proven": "1.1", "kind": "older"}
 

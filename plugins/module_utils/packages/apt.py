@@ -60,6 +60,7 @@ class Apt:
 
     def __init__(self, run: command.Runner = command.run) -> None:
         self._run = run
+        self._shown: dict[str, dict[str, str]] = {}
         self.native = self._read(["dpkg", "--print-architecture"]).strip()
 
     def _read(self, argv: Sequence[str], *, fail: bool = True) -> str:
@@ -139,9 +140,10 @@ class Apt:
 
     def details(self, changes: Sequence[Change]) -> dict[str, dict[str, str]]:
         """Return what the lists tell of the new versions, by ``name:architecture=version``."""
-        if not changes:
-            return {}
-        return debian.parse_show(self._read(["apt-cache", "show", *map(_exact, changes)], fail=False))
+        new = [name for name in map(_exact, changes) if name not in self._shown]
+        if new:
+            self._shown.update(debian.parse_show(self._read(["apt-cache", "show", *new], fail=False)))
+        return {name: self._shown[name] for name in map(_exact, changes) if name in self._shown}
 
     def files(self, changes: Sequence[Change]) -> dict[str, str]:
         """Return the new packages that are on this host already, in the cache or at a file: address."""
@@ -297,11 +299,6 @@ class Apt:
             return {}
         return debian.parse_conffiles(self._read(["dpkg-query", "-W", "-f", "${Conffiles}\n", *names], fail=False))
 
-    def units(self, names: Sequence[str]) -> set[str]:
-        """Return the services that packages bring."""
-        units = re.compile(r"/(?:usr/)?lib/systemd/system/([^/@]+\.service)")
-        return {found.group(1) for found in map(units.fullmatch, self.contents(names)) if found}
-
     def contents(self, names: Sequence[str]) -> set[str]:
         """Return the paths that packages own."""
         return set(self._read(["dpkg-query", "-L", *names], fail=False).splitlines()) if names else set()
@@ -315,6 +312,12 @@ def cache_name(name: str, version: str, architecture: str) -> str:
     """Return the file name that apt gives a package."""
     quoted = version.replace("%", "%25").replace(":", "%3a").replace("_", "%5f")
     return f"{name}_{quoted}_{architecture}.deb"
+
+
+def units_of(paths: Iterable[str]) -> set[str]:
+    """Return the services among the paths that packages own."""
+    units = re.compile(r"/(?:usr/)?lib/systemd/system/([^/@]+\.service)")
+    return {found.group(1) for found in map(units.fullmatch, paths) if found}
 
 
 def source_of(details: dict[str, str], change: Change) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from typing import Any
 from ansible_collections.worklog.maintenance.plugins.module_utils import command
 from ansible_collections.worklog.maintenance.plugins.module_utils.finding import Finding
 from ansible_collections.worklog.maintenance.plugins.module_utils.packages import debian, manifest, needs, rpm
-from ansible_collections.worklog.maintenance.plugins.module_utils.packages.apt import ARCHIVES, Apt, release
+from ansible_collections.worklog.maintenance.plugins.module_utils.packages.apt import ARCHIVES, Apt, release, units_of
 from ansible_collections.worklog.maintenance.plugins.module_utils.packages.cves import Data
 from ansible_collections.worklog.maintenance.plugins.module_utils.packages.model import (
     Change,
@@ -156,7 +156,7 @@ def _foreseen(apt: Apt, wanted: Sequence[Change], run: command.Runner) -> Needs:
         owned = apt.contents(names)
         # /lib is a link to /usr/lib on a merged system, and dpkg may know a file by either name
         found.services = needs.users_of(lambda path: path in owned or path.removeprefix("/usr") in owned)
-        for unit in apt.units(names) & needs.services(run).keys():
+        for unit in units_of(owned) & needs.services(run).keys():
             found.services.setdefault(unit, "its package changes")
     return found
 

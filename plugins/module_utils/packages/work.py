@@ -16,7 +16,7 @@ from typing import Any
 from ansible_collections.worklog.maintenance.plugins.module_utils import command
 from ansible_collections.worklog.maintenance.plugins.module_utils.finding import Finding
 from ansible_collections.worklog.maintenance.plugins.module_utils.packages import needs, transaction
-from ansible_collections.worklog.maintenance.plugins.module_utils.packages.apt import Apt
+from ansible_collections.worklog.maintenance.plugins.module_utils.packages.apt import Apt, units_of
 from ansible_collections.worklog.maintenance.plugins.module_utils.packages.model import (
     Change,
     Installed,
@@ -306,7 +306,7 @@ class Worker:
         keys = [change.key for change in changes if change.key in installed]
         if current and current.services:
             services = needs.services(self._run)
-            for unit in self.apt.units(keys) & services.keys() & current.services.keys():
+            for unit in units_of(self.apt.contents(keys)) & services.keys() & current.services.keys():
                 same = services[unit]["invocation"] == current.services[unit]["invocation"]
                 if same and not services[unit]["once"]:
                     outcome.restart.setdefault(unit, "its package was changed, and it was not started since")
@@ -368,9 +368,13 @@ def _digest(path: str) -> str:
 
 def _reason(done: command.Result) -> str:
     """Return the words of apt and dpkg that say why."""
-    lines = [line.strip() for line in (done.stdout + "\n" + done.stderr).splitlines()]
+    lines = (done.stdout + "\n" + done.stderr).splitlines()
     marks = ("E: ", "dpkg: error", "error ", "subprocess", "installed ", "Job for")
-    told = [line for line in lines if line.startswith(marks) or "error processing" in line]
+    told = []
+    for before, line in zip(["", *lines], lines):
+        # dpkg names the package on one line, and says why on the next
+        if line.strip().startswith(marks) or "error processing" in line or "error processing" in before:
+            told.append(line.strip())
     return "apt-get says: " + ("; ".join(dict.fromkeys(told))[-1500:] or done.describe()[-1500:])
 
 

@@ -173,7 +173,7 @@ class Restarter:
         self._program = programs.PROGRAMS.get(test[0]) if len(test) == 1 else programs.of_process(name)
         out.action = self._choose(before)
         if not out.action:
-            return self._nothing_to_do(check)
+            return self._nothing_to_do()
         if out.action == "reload":
             self._check_reload(before)
         if out.action != "stop":
@@ -229,13 +229,10 @@ class Restarter:
                 advice="use state: restarted or reload_or_restarted",
             )
 
-    def _nothing_to_do(self, check: bool) -> Outcome:
+    def _nothing_to_do(self) -> Outcome:
         out, title = self.out, self.manager.title
         if self.request.state == "stopped":
             out.message = f"{title} does not run"
-            return out
-        if check:
-            out.message = f"{title} runs already"
             return out
         began = self._clock()
         logs = self._places()
