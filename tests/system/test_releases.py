@@ -56,7 +56,7 @@ TELL = """
 
 
 def applications(**changes: Any) -> dict[str, Any]:
-    """The applications of the lab's inventory, without the gate, and without the backups that a new lab does not have."""
+    """The applications of the lab's inventory, without the gate and the backups, which a new lab does not have."""
     text = (ROOT / "inventories/lab/group_vars/all/releases.yml").read_text(encoding="utf-8")
     every: dict[str, Any] = yaml.safe_load(text)["release_applications"]
     del every["worklog-api"]["backup"]
