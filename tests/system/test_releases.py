@@ -145,9 +145,8 @@ class Site:
             yield [one, two]
 
 
-@pytest.fixture
-def site(lab: Lab, restore: Restore, tmp_path: Path) -> Site:
-    """Both hosts run 1.0.0, and nobody has ever released anything."""
+def at_first(lab: Lab, restore: Restore, log: Path) -> Site:
+    """Return the lab where both hosts run 1.0.0, and nobody has ever released anything."""
     for node in (*APPS, "lb1", "lb2"):
         if node in APPS:
             restore.run(node, ["systemctl", "restart", "worklog-api"])
@@ -158,7 +157,12 @@ def site(lab: Lab, restore: Restore, tmp_path: Path) -> Site:
     restore.run("lb2", ["systemctl", "restart", "haproxy"])
     restore.path("lb2", "/etc/haproxy/haproxy.cfg")
     restore.path("lb1", "/var/lib/lab-rotation")
-    return Site(lab, tmp_path / "controller.log")
+    return Site(lab, log)
+
+
+@pytest.fixture
+def site(lab: Lab, restore: Restore, tmp_path: Path) -> Site:
+    return at_first(lab, restore, tmp_path / "controller.log")
 
 
 def lost(clients: list[Client]) -> list[Any]:
