@@ -86,11 +86,11 @@ class Site:
 
     @contextlib.contextmanager
     def controller(
-        self, version: str, playbook: str = "upgrade_in_place", **variables: Any
+        self, version: str, playbook: str = "upgrade_in_place", *more: str, **variables: Any
     ) -> Iterator[subprocess.Popen[str]]:
         """A controller that releases; it is killed at the end of the block if it still runs."""
         argv = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(ROOT / "inventories" / "lab")]
-        argv += [f"worklog.maintenance.{playbook}", *self._arguments({"release_version": version, **variables}, ())]
+        argv += [f"worklog.maintenance.{playbook}", *self._arguments({"release_version": version, **variables}, more)]
         environment = {**os.environ, "LAB_PREFIX": self.lab.prefix, "ANSIBLE_NOCOLOR": "1"}
         with (
             self.log.open("w") as log,

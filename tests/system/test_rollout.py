@@ -249,6 +249,16 @@ def test_a_controller_is_killed_at_every_step(rollout: Rollout, method: str, nod
     kill_and_resume(rollout, method, node, step, way)
 
 
+LOST = """
+all:
+  hosts:
+    {node}:
+      ansible_connection: "{{{{ 'ssh' if '{gone}' is exists else 'community.docker.docker' }}}}"
+      ansible_host: "{{{{ '127.0.0.1' if '{gone}' is exists else lab_prefix ~ '-{node}' }}}}"
+      ansible_port: 9
+"""
+
+
 @pytest.mark.capability("B1", "B4")
 @pytest.mark.parametrize(
     ("method", "node", "step"),
@@ -266,14 +276,19 @@ def test_a_controller_is_killed_at_every_step(rollout: Rollout, method: str, nod
     ],
 )
 def test_a_node_that_is_lost_in_the_middle_is_told_and_the_next_run_converges(
-    rollout: Rollout, method: str, node: str, step: str
+    rollout: Rollout, tmp_path: Path, method: str, node: str, step: str
 ) -> None:
     if method == "blue_green":
         rollout.idle_green()
     before, container = rollout.shares(), rollout.lab.container(node)
+    # A container that is gone is not "unreachable" to Ansible, a host that refuses ssh is.
+    gone, inventory = tmp_path / "gone", tmp_path / "lost.yml"
+    inventory.write_text(LOST.format(node=node, gone=gone))
+    more = ("-i", str(inventory))
     try:
-        with rollout.clients() as clients, rollout.controller("1.1.0", method, **STEP_BY_STEP) as controller:
+        with rollout.clients() as clients, rollout.controller("1.1.0", method, *more, **STEP_BY_STEP) as controller:
             rollout.wait_for_step(node, step, controller)
+            gone.touch()
             subprocess.run(["docker", "kill", container], check=True, capture_output=True)
             assert controller.wait(timeout=400) != 0
     finally:
