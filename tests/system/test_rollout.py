@@ -261,22 +261,22 @@ all:
 
 @pytest.mark.capability("B1", "B4")
 @pytest.mark.parametrize(
-    ("method", "node", "step"),
+    ("method", "node", "step", "way"),
     [
-        ("upgrade_in_place", "app2", "switch"),
+        ("upgrade_in_place", "app2", "switch", "on"),
         *(
             pytest.param(*lost, marks=pytest.mark.soak)
             for lost in [
-                ("upgrade_in_place", "app1", "restart"),
-                ("blue_green", "app2", "restart"),
-                ("canary", "app2", "switch"),
-                ("canary", "app1", "switch"),
+                ("upgrade_in_place", "app1", "restart", "back"),
+                ("blue_green", "app2", "restart", "back"),
+                ("canary", "app2", "switch", "back"),
+                ("canary", "app1", "switch", "on"),
             ]
         ),
     ],
 )
 def test_a_node_that_is_lost_in_the_middle_is_told_and_the_next_run_converges(
-    rollout: Rollout, tmp_path: Path, method: str, node: str, step: str
+    rollout: Rollout, tmp_path: Path, method: str, node: str, step: str, way: str
 ) -> None:
     if method == "blue_green":
         rollout.idle_green()
@@ -300,9 +300,9 @@ def test_a_node_that_is_lost_in_the_middle_is_told_and_the_next_run_converges(
     record = rollout.records("app1" if node == "app2" else "app2")
     assert (record["what"], record["result"]) == (method, "failed"), record
     assert f"{node} was lost on the way" in record["details"]["message"]
-    code, output = rollout.release(method, release_resume="back")
+    code, output = rollout.release(method, release_resume=way)
     assert code == 0, output
-    assert rollout.shares() == before and rollout.versions() == ["1.0.0", "1.0.0"]
+    assert rollout.shares() == before and rollout.versions() == ["1.1.0" if way == "on" else "1.0.0"] * 2
     for one in NODES:
         assert rollout.state(one)["under_way"] is None and rollout.state(one)["bad"] == []
 
