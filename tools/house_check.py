@@ -105,7 +105,10 @@ def check_role(role: Path) -> Iterator[str]:
 
 
 def check_playbook(path: Path) -> Iterator[str]:
-    """A header that tells what the playbook does and which variables it takes."""
+    """A header that tells what the playbook does and which variables it takes; no play that --limit leaves out."""
+    for play in load(path) or []:
+        if play.get("hosts") == "localhost":
+            yield f"the play '{play.get('name')}' is skipped with --limit: write localhost:all, and run_once"
     lines = path.read_text(encoding="utf-8").splitlines()
     header = [line for line in lines[:4] if line.startswith("#")]
     if len(header) < 2:

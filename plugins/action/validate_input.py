@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ import yaml
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
+from ansible.utils.vars import load_extra_vars
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 PLAYBOOKS = ROLES.parent / "playbooks"
@@ -59,6 +61,8 @@ class ActionModule(ActionBase):
                 )
         for name, values in hosts.items():
             problems.extend(f"{name}: {problem}" for problem in self._problems(specification, prefix, values))
+        known = [*specification, *(["target"] if arguments["target"] is not None else [])]
+        problems.extend(self._misspelt(known, prefix or "\n"))
         if problems:
             result.update(failed=True, msg="; ".join(_merge(problems)), problems=problems)
         else:
@@ -71,6 +75,13 @@ class ActionModule(ActionBase):
         )
         names: list[str] = lookup.run([pattern], variables=variables)
         return names
+
+    def _misspelt(self, known: list[str], prefix: str) -> Iterator[str]:
+        """Yield what was typed with -e and is nearly one of the variables that do not begin with the prefix."""
+        known = [name for name in known if not name.startswith(prefix)]
+        for name in set(load_extra_vars(self._loader)).difference(known):
+            if not name.startswith(prefix) and _suggestion(name, known, 0.85) and not _is_of_a_role(name):
+                yield f"-e: there is no variable '{name}'{_suggestion(name, known)}"
 
     def _problems(
         self, specification: Mapping[str, Any], prefix: str | None, variables: Mapping[str, Any]
@@ -104,8 +115,13 @@ def _role_options(role: str) -> dict[str, Any]:
     return options
 
 
-def _suggestion(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
+def _is_of_a_role(name: str) -> bool:
+    texts = (path.read_text(encoding="utf-8") for path in ROLES.glob("*/meta/argument_specs.yml"))
+    return any(re.search(rf"^ +{re.escape(name)}:", text, re.MULTILINE) for text in texts)
+
+
+def _suggestion(name: str, known: list[str], cutoff: float = 0.6) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
     return f"; did you mean '{near[0]}'?" if near else ""
 
 

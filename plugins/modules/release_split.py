@@ -10,7 +10,7 @@ version_added: 1.1.0
 short_description: Divide the traffic of an application on a load balancer as its definition says
 description:
   - Makes of the definition of an application what M(worklog.maintenance.traffic_split) needs, and calls it on the load
-    balancer; where each host has a flag of its own, once for each host. When a call fails, those before it are undone.
+    balancer. What that returns is returned.
   - What can give everything or nothing only gives everything to the side with the largest share. With a flag for each
     host a side also gets requests when its share is at least what its hosts get by themselves.
 author:
@@ -40,8 +40,7 @@ options:
     type: dict
   restore:
     description: RV(before) of an earlier result on the same host. Exactly that is brought back.
-    type: list
-    elements: dict
+    type: dict
   drain:
     description: Sides to wait for until no request is under way on them.
     type: list
@@ -79,8 +78,7 @@ RETURN = r"""
 before:
   description: What was found, for O(restore).
   returned: success
-  type: list
-  elements: dict
+  type: dict
 division:
   description: Percentage of each side when all was done; in check mode what would be.
   returned: success

@@ -40,8 +40,10 @@ options:
         all or nothing.
       - V(nginx_flag) makes or removes the file O(path), which nginx looks for in each request by C(if (-f ...)). No
         reload; all or nothing. The first of O(sides) answers without the file, the second one with it.
+      - V(nginx_flags) has such a file for each side, with C(<side>) in O(path). A side gets no requests while its file
+        is there; those without one share them as the C(upstream) says, whatever their percentages are.
     type: str
-    choices: [haproxy, nginx_include, nginx_split_clients, nginx_socket, nginx_flag]
+    choices: [haproxy, nginx_include, nginx_split_clients, nginx_socket, nginx_flag, nginx_flags]
     required: true
   sides:
     description:
@@ -402,7 +404,7 @@ def _options() -> dict[str, Any]:
         "timeout": {"type": "float", "default": 10},
         "validate_certs": {"type": "bool", "default": True},
     }
-    strategies = ["haproxy", "nginx_include", "nginx_split_clients", "nginx_socket", "nginx_flag"]
+    strategies = ["haproxy", "nginx_include", "nginx_split_clients", "nginx_socket", "nginx_flag", "nginx_flags"]
     return {
         "strategy": {"type": "str", "choices": strategies, "required": True},
         "sides": {"type": "list", "elements": "dict", "default": [], "options": side},
@@ -452,7 +454,7 @@ def _request(given: dict[str, Any], check_mode: bool) -> Request:
 
 def main() -> None:
     """Entry point of the module."""
-    nginx = [("strategy", one, ["path", "sides"]) for one in ("nginx_socket", "nginx_flag")]
+    nginx = [("strategy", one, ["path", "sides"]) for one in ("nginx_socket", "nginx_flag", "nginx_flags")]
     module = AnsibleModule(
         argument_spec=_options(),
         required_if=[

@@ -107,6 +107,22 @@ def test_a_wrong_variable_is_one_sentence_before_anything_is_touched(
     assert not touched, output
 
 
+@pytest.mark.parametrize(
+    ("playbook", "variables", "sentence"),
+    [
+        ("restart", {"service_restart_name": "worklog-api", "service_restart_wach": "3"}, "did you mean"),
+        ("release_report", {"release_aplication": "worklog-api"}, "did you mean 'release_application'?"),
+        ("canary", PLAN, "app2, lb1, lb2 would be left out of the release; run it without --limit"),
+    ],
+)
+def test_limit_does_not_leave_the_validation_out(
+    lab: Any, playbook: str, variables: dict[str, Any], sentence: str
+) -> None:
+    code, output = play(lab, playbook, "--limit", "app1", "-e", json.dumps(variables))
+    assert code != 0 and sentence in " ".join(output.split()), output
+    assert "changed: " not in output
+
+
 def newest(lab: Any, source: str) -> list[str]:
     """What the host says of the backups of a source: kind and verdict of each."""
     rows = json.loads(lab.exec("db1", ["worklog-backup", "list", "--json", source]).stdout)

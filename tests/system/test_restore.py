@@ -20,6 +20,7 @@ import pytest
 from tests.system.backup_program import PROGRAM, Program
 from tests.system.conftest import ROOT, Lab, Restore
 from tests.system.noted import PLACE, Noted, kept_by, left_over, restore, rows, served, sql, utc
+from tests.system.test_releases import Site, at_first
 
 #: Moments at which a restore is killed.
 KILLS = int(os.environ.get("KILLS", "3"))
@@ -288,6 +289,50 @@ def test_in_place_the_application_is_stopped_the_data_exchanged_and_the_applicat
     done = in_place(lab, restore_state="put_back")
     assert done.returncode == 0, done.stdout
     assert sql(lab, "SELECT * FROM noted.later") == [["1"]]
+
+
+@pytest.mark.capability("B4")
+def test_a_rollback_takes_the_data_back_when_it_is_asked_to(noted: Noted, restore: Restore) -> None:
+    """The release that runs has dropped a table; the code goes back, then the data of before that."""
+    site = released(noted.lab, restore)
+    asked: dict[str, Any] = {"release_reason": "rows are gone", "release_data": "restore"}
+    data = {
+        **IN_PLACE,
+        "restore_before_event": "DROP TABLE .*rows_",
+        "restore_application_hosts": "app",
+        "service_restart_name": "worklog-api",
+        "service_restart_ready": ["http://127.0.0.1:8080/health"],
+    }
+    for wrong, sentence in (
+        ({}, "needs the variables of the playbook restore, at least target and restore_source"),
+        ({**data, "restore_confirm": "yes"}, "must be confirmed with restore_confirm=written@db1"),
+    ):
+        code, output = site.play("rollback", **asked, **wrong)
+        assert code != 0 and sentence in " ".join(output.split()), output
+    assert site.versions() == ["1.1.0", "1.1.0"], "nothing goes back when the data cannot"
+    code, output = site.play("rollback", **asked, **data)
+    assert code == 0, output
+    assert site.versions() == ["1.0.0", "1.0.0"] and not site.in_service()
+    assert rows(noted.lab) == noted.until(2**40)
+    assert site.records()["what"] == "rollback" and site.records()["details"]["restored"] == {"code": "1.0.0"}
+    told = records(noted.lab)[-1]
+    assert (told["what"], told["result"], told["details"]["event"] != "") == ("restore", "ok", True)
+    done = in_place(noted.lab, restore_state="put_back")
+    assert done.returncode == 0, done.stdout
+
+
+def released(lab: Lab, restore: Restore) -> Site:
+    """Both hosts run 1.1.0, released after 1.0.0."""
+    site = at_first(lab, restore, Path("/dev/null"))
+    release = {"application": "worklog-api", "id": "earlier"}
+    for node in ("app1", "app2"):
+        found = {"version": "1.0.0", "artefact": "releases/1.0.0"}
+        begun = {"action": "begin", "version": "1.1.0", "owner": "somebody", "found": found}
+        for action in (begun, {"action": "finish", "result": "good", "artefact": "releases/1.1.0"}):
+            assert not lab.module(node, "release_state", **release, **action)["failed"]
+        lab.exec(node, ["ln", "-sfn", "releases/1.1.0", "/srv/worklog/current"])
+        lab.exec(node, ["systemctl", "restart", "worklog-api"])
+    return site
 
 
 @pytest.mark.campaign

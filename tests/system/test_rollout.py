@@ -9,8 +9,7 @@ import contextlib
 import json
 import os
 import signal
-import threading
-import time
+import subprocess
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +28,7 @@ METRICS = [
     {"metric": "errors", "p0": "1%", "p1": "20%", "min_samples": 10},
     {"metric": "latency", "test": "threshold", "limit": "0.3", "min_samples": 10},
 ]
+SOURCES = [{"type": "haproxy", "sockets": ["/run/haproxy/admin.sock"]}]
 SWITCH = "/srv/worklog/releases/1.1.0/switches.json"
 
 #: What a controller is given that is to be killed on the way.
@@ -52,7 +52,7 @@ class Rollout(Site):
         super().__init__(lab, directory / "controller.log")
         self.divide = directory / "divide.yml"
         self.divide.write_text(DIVIDE)
-        gate = {**self.defined["worklog-api"]["gate"], "duration": 8, "metrics": METRICS}
+        gate = {"host": "lb2", "sources": SOURCES, "duration": 8, "metrics": METRICS}
         # what is wrong is to be found under traffic: the test of function asks for the health only
         health = self.defined["worklog-api"]["requests"][:1]
         self.defined = applications(gate=gate, requests=health)
@@ -81,14 +81,12 @@ class Rollout(Site):
         return state["under_way"], state["finished"][-1]["result"]
 
     @contextlib.contextmanager
-    def clients(self, log: str = "/tmp/rollout.log") -> Iterator[list[Client]]:
+    def clients(self, log: str = "/tmp/rollout.log", rate: int = 40) -> Iterator[list[Client]]:
         """GET through nginx and POST through HAProxy, both logged there."""
-        post: dict[str, Any] = {"method": "POST", "body_bytes": 200}
+        post: dict[str, Any] = {"method": "POST", "body_bytes": 200, "rate": rate}
         with (
             self.lab.strict_client("http://lb1/whoami", host=HOST, seconds=500, rate=15, log=f"{log}.get") as get,
-            self.lab.strict_client(
-                "http://lb2/upload", host=HOST, seconds=500, rate=40, log=f"{log}.post", **post
-            ) as put,
+            self.lab.strict_client("http://lb2/upload", host=HOST, seconds=500, log=f"{log}.post", **post) as put,
         ):
             yield [get, put]
 
@@ -151,13 +149,9 @@ def test_a_switch_to_green_loses_no_request_and_is_done_once(rollout: Rollout) -
     assert output.count("changed=0 ") == len(NODES) + 1, output
 
 
-BAD = {"errors": {"error_rate": 0.3}, "slow": {"hold": 0.8}}
-
-
 @pytest.mark.capability("B3", "B8")
-@pytest.mark.parametrize("fault", ["errors", pytest.param("slow", marks=pytest.mark.soak)])
-def test_a_canary_that_is_bad_under_traffic_is_taken_back_at_once(rollout: Rollout, fault: str) -> None:
-    rollout.lab.write("app2", SWITCH, json.dumps(BAD[fault]))
+def test_a_canary_that_is_bad_under_traffic_is_taken_back_at_once(rollout: Rollout) -> None:
+    rollout.lab.write("app2", SWITCH, '{"error_rate": 0.3}')
     with rollout.clients() as clients:
         code, output = rollout.release("canary", release_reason="faster search")
         assert code != 0 and "abort: " in output, output
@@ -177,7 +171,7 @@ def test_a_canary_that_is_bad_under_traffic_is_taken_back_at_once(rollout: Rollo
     # What the clients lost is what the canary failed at until the traffic was taken from it: 3 of 10 of its 8 requests
     # a second, and more of those that a slow machine has kept back.
     most = 2 * seen["failed"] + 5 + 8 * record["recovery_seconds"]
-    assert failed(clients) <= most if fault == "errors" else failed(clients) == 0, (most, record)
+    assert failed(clients) <= most, (most, record)
     code, output = rollout.release("canary")
     assert code != 0 and "knows 1.1.0 as bad: abort: " in output, output
     code, output = rollout.play("release_report", release_report_host="ops1")
@@ -205,8 +199,11 @@ def test_a_good_canary_is_followed_by_the_other_hosts(rollout: Rollout) -> None:
     assert [rollout.ended(node) for node in NODES] == [(None, "good")] * 4
 
 
-def kill_and_resume(rollout: Rollout, method: str, node: str, step: str, way: str) -> None:
-    """Kill the controller when a node has come to a step, and go on or back."""
+def kill_and_resume(rollout: Rollout, method: str, node: str, step: str, way: str, impatient: bool = False) -> None:
+    """Kill the controller when a node has come to a step, and go on or back.
+
+    :param impatient: somebody runs the same before, without saying which way.
+    """
     if method == "blue_green":
         rollout.idle_green()
     before = rollout.shares()
@@ -214,8 +211,9 @@ def kill_and_resume(rollout: Rollout, method: str, node: str, step: str, way: st
         with rollout.controller("1.1.0", method, **STEP_BY_STEP) as controller:
             rollout.wait_for_step(node, step, controller)
             os.killpg(controller.pid, signal.SIGKILL)
-        code, output = rollout.release(method)
-        assert code != 0 and "go on with release_resume=on or undo it with release_resume=back" in output, output
+        if impatient:
+            code, output = rollout.release(method)
+            assert code != 0 and "go on with release_resume=on or undo it with release_resume=back" in output, output
         code, output = rollout.release(method, release_resume=way)
         assert code == 0, output
     assert failed(clients) == 0, (node, step, way, [client.result["messages"] for client in clients])
@@ -232,7 +230,7 @@ def kill_and_resume(rollout: Rollout, method: str, node: str, step: str, way: st
 
 @pytest.mark.capability("B2")
 def test_a_controller_that_is_killed_in_the_switch_is_followed_by_another(rollout: Rollout) -> None:
-    kill_and_resume(rollout, "blue_green", "lb2", "share_50", "back")
+    kill_and_resume(rollout, "blue_green", "lb2", "share_50", "back", impatient=True)
 
 
 @pytest.mark.soak
@@ -240,7 +238,7 @@ def test_a_controller_that_is_killed_in_the_switch_is_followed_by_another(rollou
 @pytest.mark.parametrize(
     ("method", "node", "step"),
     [
-        *[("blue_green", "app2", step) for step in ("keep", "switch", "restart", "test", "deployed")],
+        *[("blue_green", "app2", step) for step in ("keep", "switch", "restart", "deployed")],
         *[("blue_green", node, step) for node in BALANCERS for step in ("begin", "share_25", "share_100")],
         *[("canary", "app2", step) for step in ("keep", "switch", "restart", "deployed")],
         *[("canary", node, step) for node in BALANCERS for step in ("begin", "share_5", "share_25", "promote")],
@@ -251,43 +249,124 @@ def test_a_controller_is_killed_at_every_step(rollout: Rollout, method: str, nod
     kill_and_resume(rollout, method, node, step, way)
 
 
+LOST = """
+all:
+  hosts:
+    {node}:
+      ansible_connection: "{{{{ 'ssh' if '{gone}' is exists else 'community.docker.docker' }}}}"
+      ansible_host: "{{{{ '127.0.0.1' if '{gone}' is exists else lab_prefix ~ '-{node}' }}}}"
+      ansible_port: 9
+"""
+
+
+@pytest.mark.capability("B1", "B4")
+@pytest.mark.parametrize(
+    ("method", "node", "step", "way"),
+    [
+        ("upgrade_in_place", "app2", "switch", "on"),
+        *(
+            pytest.param(*lost, marks=pytest.mark.soak)
+            for lost in [
+                ("upgrade_in_place", "app1", "restart", "back"),
+                ("blue_green", "app2", "restart", "back"),
+                ("canary", "app2", "switch", "back"),
+                ("canary", "app1", "switch", "on"),
+            ]
+        ),
+    ],
+)
+def test_a_node_that_is_lost_in_the_middle_is_told_and_the_next_run_converges(
+    rollout: Rollout, tmp_path: Path, method: str, node: str, step: str, way: str
+) -> None:
+    if method == "blue_green":
+        rollout.idle_green()
+    before, container = rollout.shares(), rollout.lab.container(node)
+    # A container that is gone is not "unreachable" to Ansible, a host that refuses ssh is.
+    gone, inventory = tmp_path / "gone", tmp_path / "lost.yml"
+    inventory.write_text(LOST.format(node=node, gone=gone))
+    more = ("-i", str(inventory))
+    try:
+        with rollout.clients() as clients, rollout.controller("1.1.0", method, *more, **STEP_BY_STEP) as controller:
+            rollout.wait_for_step(node, step, controller)
+            gone.touch()
+            subprocess.run(["docker", "kill", container], check=True, capture_output=True)
+            assert controller.wait(timeout=400) != 0
+    finally:
+        subprocess.run(["docker", "start", container], check=True, capture_output=True)
+    rollout.lab.wait_for(node, 8080, timeout=60)
+    output = " ".join(rollout.log.read_text().split())
+    assert f"{node} was lost on the way" in output, output
+    assert failed(clients) == 0, [client.result["messages"] for client in clients]
+    record = rollout.records("app1" if node == "app2" else "app2")
+    assert (record["what"], record["result"]) == (method, "failed"), record
+    assert f"{node} was lost on the way" in record["details"]["message"]
+    code, output = rollout.release(method, release_resume=way)
+    assert code == 0, output
+    assert rollout.shares() == before and rollout.versions() == ["1.1.0" if way == "on" else "1.0.0"] * 2
+    for one in NODES:
+        assert rollout.state(one)["under_way"] is None and rollout.state(one)["bad"] == []
+
+
 def missing(rollout: Rollout) -> None:
-    rollout.lab.exec("app2", ["rm", "/srv/worklog/releases/1.1.0/server.py"])
+    for node in APPS:
+        rollout.lab.exec(node, ["rm", "/srv/worklog/releases/1.1.0/server.py"])
 
 
 def other_version(rollout: Rollout) -> None:
-    rollout.lab.write("app2", "/srv/worklog/releases/1.1.0/VERSION", "1.1.9\n")
+    for node in APPS:
+        rollout.lab.write(node, "/srv/worklog/releases/1.1.0/VERSION", "1.1.9\n")
 
 
-FAULTS: dict[str, dict[str, Any] | Callable[[Rollout], None]] = {
-    "errors 30 %": {"error_rate": 0.3},
-    "slow": {"hold": 0.8},
-    "crashes after a while": {"crash_after": 12},
-    "never ready": {"start_delay": 300},
-    "wrong version": other_version,
-    "missing file": missing,
+#: What is wrong with a release, and what the record must say of it.
+FAULTS: dict[str, tuple[dict[str, Any] | Callable[[Rollout], None], str]] = {
+    "errors 1 %": ({"error_rate": 0.01}, "abort: errors"),
+    "errors 20 %": ({"error_rate": 0.2}, "abort: errors"),
+    "slow": ({"hold": 0.8}, "abort: latency"),
+    "crashes after a while": ({"crash_after": 12}, "abort: "),
+    "memory leak": ({"leak_mb": 20}, "abort: "),
+    "never ready": ({"start_delay": 300}, "worklog-api"),
+    "wrong version": (other_version, "1.1"),
+    "missing file": (missing, "server.py"),
 }
+METHODS = ("upgrade_in_place", "blue_green", "canary")
+CHEAP = {("upgrade_in_place", "errors 20 %"), ("blue_green", "missing file")}
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("method", ["blue_green", "canary"])
-@pytest.mark.parametrize("fault", FAULTS)
-def test_every_bad_release_is_taken_back(rollout: Rollout, method: str, fault: str) -> None:
+@pytest.mark.capability("B1", "B2", "B3", "B4")
+@pytest.mark.parametrize(
+    ("method", "fault"),
+    [
+        pytest.param(method, fault, marks=[] if (method, fault) in CHEAP else pytest.mark.soak)
+        for method in METHODS
+        for fault in FAULTS
+    ],
+)
+def test_every_bad_release_is_taken_back(rollout: Rollout, restore: Restore, method: str, fault: str) -> None:
     if method == "blue_green":
         rollout.idle_green()
-    before, wrong = rollout.shares(), FAULTS[fault]
+    before, (wrong, why) = rollout.shares(), FAULTS[fault]
     if callable(wrong):
         wrong(rollout)
     else:
-        rollout.lab.write("app2", SWITCH, json.dumps(wrong))
+        for node in APPS:
+            rollout.lab.write(node, SWITCH, json.dumps(wrong))
+    if fault == "memory leak":
+        for node in APPS:
+            limit = ["systemctl", "set-property", "--runtime", "worklog-api"]
+            restore.run(node, [*limit, "MemoryMax=infinity"])
+            rollout.lab.exec(node, [*limit, "MemoryMax=300M"])
+    if fault == "errors 1 %":
+        rollout.defined["worklog-api"]["gate"].update(duration=60, metrics=[{"metric": "errors"}])
     rollout.defined["worklog-api"]["service"]["timeout"] = 15
-    with rollout.clients():
+    with rollout.clients(rate=150 if fault == "errors 1 %" else 40):
         code, output = (
             rollout.release(method, blue_green_failed="undo") if method == "blue_green" else rollout.release(method)
         )
     assert code != 0, output
     assert rollout.shares() == before and rollout.versions() == ["1.0.0", "1.0.0"]
     assert [rollout.ended(node)[0] for node in NODES] == [None] * 4
+    record = rollout.records("app1" if method == "upgrade_in_place" else "app2")
+    assert record["result"] in ("failed", "refused") and why in record["details"]["message"], record
 
 
 def restart_a_balancer(rollout: Rollout) -> None:
@@ -308,19 +387,10 @@ def test_trouble_in_the_middle_of_the_switch(
     before = rollout.shares()
     if trouble is fill_the_disk:
         restore.run("lb1", ["umount", STATE])
-
-    def strike() -> None:
-        deadline = time.monotonic() + 200
-        while time.monotonic() < deadline:
-            held = rollout.state("lb2")["under_way"] or {"journal": []}
-            if any(entry["step"] == "share_25" for entry in held["journal"]):
-                break
-            time.sleep(0.1)
+    with rollout.controller("1.1.0", "blue_green", **STEP_BY_STEP) as controller:
+        rollout.wait_for_step("lb2", "share_25", controller)
         trouble(rollout)
-
-    thread = threading.Thread(target=strike)
-    thread.start()
-    code, output = rollout.release("blue_green")
-    thread.join()
+        code = controller.wait(timeout=400)
+    output = rollout.log.read_text()
     assert rollout.shares() == (["lb1 app2", "lb2 app2"] if code == 0 else before), output
     assert code == 0 or "failed" in rollout.records("lb2")["result"]

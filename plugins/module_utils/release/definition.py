@@ -12,9 +12,6 @@ from typing import Any
 #: What divides requests in any share; the other strategies give a host or a side everything or nothing.
 SHARING = ("haproxy", "nginx_include", "nginx_split_clients")
 
-#: Name of the side of a flag that a host has alone: what it does not get.
-_OUT = "out"
-
 
 class DefinitionError(ValueError):
     """The definition does not fit what is asked; the message is one sentence."""
@@ -48,12 +45,12 @@ def per_host(balancer: Mapping[str, Any]) -> bool:
 
 def split(
     balancer: Mapping[str, Any], members: Mapping[str, Sequence[str]], shares: Mapping[str, float] | None = None
-) -> list[dict[str, Any]]:
-    """Return the options of traffic_split that give each side its share, one or more sets of them.
+) -> dict[str, Any]:
+    """Return the options of traffic_split that give each side its share.
 
     What can give everything or nothing only gives everything to the side with the largest share; of two equal ones to
-    the first. With a flag for each host a side also gets requests when its share is at least what its hosts get by
-    themselves, as half of them for one of two hosts. Those that get requests come first, so that never nobody does.
+    the first. With a flag for each host each is a side of its own, and those of a side also get requests when its share
+    is at least what its hosts get by themselves, as half of them for one of two hosts.
 
     :param members: side → its hosts, in the order of the definition.
     :param shares: side → percentage; without it the division is only read.
@@ -71,39 +68,23 @@ def split(
                 sides[-1]["percent"] = float(shares[side])
             elif shares is not None:
                 sides[-1]["percent"] = 100.0 if side in taking else 0.0
-        return [{**options, "sides": sides}]
+        return {**options, "sides": sides}
     every = [host for hosts in members.values() for host in hosts]
     if shares is not None:
         taking |= {side for side, hosts in members.items() if 0 < 100 * len(hosts) / len(every) <= shares[side]}
-    found = []
-    for side, hosts in sorted(members.items(), key=lambda item: item[0] not in taking):
-        for host in hosts:
-            flag: list[dict[str, Any]] = [{"name": host, "servers": servers(balancer, host, [host])}, {"name": _OUT}]
-            if shares is not None:
-                flag[0]["percent"], flag[1]["percent"] = (100.0, 0.0) if side in taking else (0.0, 100.0)
-            found.append({**fill(options, {"host": host}), "sides": flag})
-    return found
+    inside = [host for side in taking for host in members[side]]
+    flags: list[dict[str, Any]] = [{"name": host, "servers": servers(balancer, host, [host])} for host in every]
+    for flag in flags if shares is not None else ():
+        flag["percent"] = 100 / len(inside) if flag["name"] in inside else 0.0
+    return {**fill(options, {"host": "<side>"}), "strategy": "nginx_flags", "sides": flags}
 
 
-def restore(tasks: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the options of traffic_split that bring back what was before.
-
-    :param tasks: what :func:`split` returned when it only read.
-    :param before: what the load balancer returned for each of them as ``before``.
-    """
-    both = [{**task, "restore": dict(was)} for task, was in zip(tasks, before)]
-    return sorted(both, key=lambda task: not _takes(task["restore"]))
-
-
-def division(results: Sequence[Mapping[str, Any]], members: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """Return the percentage of each side from what traffic_split returned for each set of options of :func:`split`."""
-    divisions = [result["after"]["division"] for result in results]
-    if len(divisions) == 1 and _OUT not in divisions[0]:
-        return {side: float(divisions[0].get(side, 0.0)) for side in members}
-    inside = {name for one in divisions for name, percent in one.items() if name != _OUT and percent > 0}
-    counts = {side: len(inside & set(hosts)) for side, hosts in members.items()}
-    total = sum(counts.values())
-    return {side: round(100 * count / total, 2) if total else 0.0 for side, count in counts.items()}
+def division(read: Mapping[str, float], members: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """Return the percentage of each side from the division that traffic_split has read."""
+    return {
+        side: round(sum(read.get(name, 0.0) for name in ([side] if side in read else hosts)), 2)
+        for side, hosts in members.items()
+    }
 
 
 def idle(divisions: Mapping[str, Mapping[str, float]]) -> str:
@@ -170,7 +151,3 @@ def steps(given: Any, to_all: bool = True) -> list[float]:
 
 def _first(shares: Mapping[str, float]) -> str:
     return max(shares, key=lambda side: shares[side])  # the first of equal ones
-
-
-def _takes(before: Mapping[str, Any]) -> bool:
-    return any(percent > 0 for name, percent in before["division"].items() if name != _OUT)

@@ -407,7 +407,7 @@ class Flag(Nginx):
                 "nginx_flag divides between two sides: first the one without the flag file, then the one with it",
                 refused=True,
             )
-        self._must_be_used()
+        self._must_be_used(self.request.path)
         return self._state(os.path.lexists(self.request.path))
 
     def _state(self, present: bool) -> State:
@@ -423,12 +423,13 @@ class Flag(Nginx):
         self.of_same(settings, path=self.request.path)
         return self._state(bool(settings.get("present")))
 
-    def _must_be_used(self) -> None:
-        """See that nginx looks for the file, in each request and not in a cache, and that its workers can."""
-        path, used = self.request.path, False
+    def _must_be_used(self, *paths: str) -> None:
+        """See that nginx looks for the files, in each request and not in a cache, and that its workers can."""
+        unused = set(paths)
         for directive, around in _walk(self.config()):
-            if directive.name == "if" and path in (word.strip("()\"'") for word in directive.args):
-                used = True
+            words = {word.strip("()\"'") for word in directive.args} if directive.name == "if" else set()
+            for path in words.intersection(paths):
+                unused.discard(path)
                 cache = next((one for one in around if one.name == "open_file_cache"), None)
                 if cache is not None and cache.args[:1] != ["off"]:
                     raise TrafficError(
@@ -436,13 +437,13 @@ class Flag(Nginx):
                         "'open_file_cache off;' in that server",
                         refused=True,
                     )
-        if not used:
+        for path in sorted(unused):
             raise TrafficError(
                 f"nothing in the configuration of nginx looks for {path}: write 'if (-f {path}) {{ ... }}' into the "
                 "server",
                 refused=True,
             )
-        directory = os.path.dirname(path)
+        directory = os.path.dirname(self.request.path)
         while directory != os.path.dirname(directory):
             try:
                 hidden = not os.stat(directory).st_mode & 0o001
@@ -451,12 +452,15 @@ class Flag(Nginx):
             if hidden:
                 message = f"the workers of nginx may not be able to look into {directory}"
                 advice = "let others enter it (mode o+x), or see by a probe that they do"
-                finding = Finding("traffic.flag.hidden", path, "warning", message, advice=advice)
+                finding = Finding("traffic.flag.hidden", self.request.path, "warning", message, advice=advice)
                 self.findings += [finding] if finding not in self.findings else []
             directory = os.path.dirname(directory)
 
     def apply(self, before: State, target: State) -> dict[str, Any]:
-        path, present = self.request.path, target.settings["present"]
+        return {"present": self._set(self.request.path, target.settings["present"])}
+
+    def _set(self, path: str, present: bool) -> bool:
+        """Make or remove a flag, and return which."""
         try:
             if present:
                 files.replace(path, b"worklog.maintenance.traffic_split\n")
@@ -468,7 +472,45 @@ class Flag(Nginx):
             raise TrafficError(f"cannot {'make' if present else 'remove'} {path}: {error}") from error
         if os.path.lexists(path) != present:
             raise TrafficError(f"{path} was to be {'there' if present else 'gone'}, but somebody else undid it")
-        return {"present": present}
+        return present
+
+
+@dataclass
+class Flags(Flag):
+    """A file for each side, with which it gets no requests; those without one share them as the upstream says."""
+
+    def _paths(self) -> dict[str, str]:
+        if "<side>" not in self.request.path:
+            raise TrafficError("nginx_flags has a file for each side: write <side> into its path", refused=True)
+        return {side.name: self.request.path.replace("<side>", side.name) for side in self.request.sides}
+
+    def read(self) -> State:
+        paths = self._paths()
+        self._must_be_used(*paths.values())
+        return self._without(name for name, path in paths.items() if os.path.lexists(path))
+
+    def _without(self, names: Iterable[str]) -> State:
+        out = sorted(names)
+        inside = [side.name for side in self.request.sides if side.name not in out]
+        shares = {side.name: 100 / len(inside) if side.name in inside else 0.0 for side in self.request.sides}
+        lines = [f"{path} {'exists' if name in out else 'does not exist'}\n" for name, path in self._paths().items()]
+        return State(shares, self.settings("out", out), "".join(lines))
+
+    def plan(self, before: State, asked: str) -> State:
+        self.only_percent(asked)
+        return self._without(side.name for side in self.request.sides if not side.percent)
+
+    def given_back(self, before: State, settings: Mapping[str, Any]) -> State:
+        self.of_same(settings, path=self.request.path)
+        return self._without(settings.get("out") or ())
+
+    def apply(self, before: State, target: State) -> dict[str, Any]:
+        out, paths = target.settings["out"], self._paths()
+        for name in sorted(paths, key=lambda name: name in out):  # so that never nobody gets requests
+            if (name in out) != os.path.lexists(paths[name]):
+                self._set(paths[name], name in out)
+        self.told_at = self.now()
+        return {"out": out}
 
 
 def _walk(config: Config) -> Iterator[tuple[Directive, list[Directive]]]:
@@ -490,4 +532,5 @@ STRATEGIES: dict[str, type[Nginx]] = {
     "nginx_split_clients": SplitClients,
     "nginx_socket": Link,
     "nginx_flag": Flag,
+    "nginx_flags": Flags,
 }

@@ -70,6 +70,21 @@ def test_bad_input_is_one_clear_sentence(
 
 
 @pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        ("release_aplication", "-e: there is no variable 'release_aplication'; did you mean 'release_application'?"),
+        ("targt", "-e: there is no variable 'targt'; did you mean 'target'?"),
+        ("release_applications", ""),
+        ("hosts", ""),
+    ],
+)
+def test_what_was_typed_is_nearly_a_variable_of_another_name(tmp_path: Path, typed: str, sentence: str) -> None:
+    """The name of no role or playbook is in front of it, so it could be a variable of the inventory."""
+    code, output = play(tmp_path, validation(release_application={"type": "str"}), "-e", f"{typed}=app")
+    assert (code != 0, sentence in " ".join(output.split())) == (bool(sentence), True), output
+
+
+@pytest.mark.parametrize(
     ("variable", "accepted"),
     [("nginx_upload_limit_limti", False), ("nginx_upload_limit_result", True), ("nginx_upload_limits", True)],
 )

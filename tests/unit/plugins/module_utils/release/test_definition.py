@@ -27,8 +27,8 @@ def shares(old: str, percent: float, new: str) -> dict[str, float]:
     return {old: 100 - percent, new: percent}
 
 
-def percents(tasks: list[dict[str, Any]]) -> dict[str, float]:
-    return {side["name"]: side["percent"] for task in tasks for side in task["sides"] if side["name"] != "out"}
+def percents(task: dict[str, Any]) -> dict[str, float]:
+    return {side["name"]: side["percent"] for side in task["sides"]}
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def percents(tasks: list[dict[str, Any]]) -> dict[str, float]:
         (FLAG, 75, {"blue": 0, "green": 100}),
         (FLAG, 100, {"blue": 0, "green": 100}),
         (FLAGS, 25, {"app1": 100, "app2": 0}),
-        (FLAGS, 50, {"app1": 100, "app2": 100}),
+        (FLAGS, 50, {"app1": 50, "app2": 50}),
         (FLAGS, 75, {"app1": 0, "app2": 100}),
         (FLAGS, 100, {"app1": 0, "app2": 100}),
     ],
@@ -52,22 +52,26 @@ def test_each_side_gets_its_share_as_far_as_the_strategy_can(
 
 
 def test_what_a_load_balancer_calls_its_servers() -> None:
-    (task,) = definition.split(HAPROXY, MEMBERS)
-    assert task == {
+    assert definition.split(HAPROXY, MEMBERS) == {
         "strategy": "haproxy",
         "backend": "api",
         "sides": [{"name": "blue", "servers": ["app1"]}, {"name": "green", "servers": ["second"]}],
     }
-    assert definition.split(FLAG, MEMBERS)[0]["sides"][1]["servers"] == ["app2:8080", "app2:8081"]
+    assert definition.split(FLAG, MEMBERS)["sides"][1]["servers"] == ["app2:8080", "app2:8081"]
 
 
-def test_hosts_with_a_flag_each_come_in_before_others_go_out() -> None:
-    tasks = definition.split(FLAGS, MEMBERS, shares("blue", 100, "green"))
-    assert [task["path"] for task in tasks] == ["/run/app2.drain", "/run/app1.drain"]
-    assert tasks[1]["sides"][0] == {"name": "app1", "servers": ["app1:8080"], "percent": 0.0}
+def test_hosts_with_a_flag_each_are_sides_of_their_own() -> None:
+    assert definition.split(FLAGS, MEMBERS, shares("blue", 100, "green")) == {
+        "strategy": "nginx_flags",
+        "path": "/run/<side>.drain",
+        "sides": [
+            {"name": "app1", "servers": ["app1:8080"], "percent": 0.0},
+            {"name": "app2", "servers": ["app2:8080"], "percent": 100.0},
+        ],
+    }
     assert percents(definition.split(FLAGS, FOUR, shares("blue", 60, "green"))) == dict.fromkeys(
         ["app1", "app2"], 0.0
-    ) | dict.fromkeys(["app3", "app4"], 100.0)
+    ) | dict.fromkeys(["app3", "app4"], 50.0)
 
 
 def test_shares_of_other_sides_are_refused() -> None:
@@ -75,32 +79,17 @@ def test_shares_of_other_sides_are_refused() -> None:
         definition.split(HAPROXY, MEMBERS, {"blue": 100, "gren": 0})
 
 
-def after(**percent: float) -> dict[str, Any]:
-    return {"after": {"division": percent}}
-
-
 @pytest.mark.parametrize(
-    ("results", "division"),
+    ("read", "division"),
     [
-        ([after(blue=95, green=5)], {"blue": 95, "green": 5}),
-        ([after(app1=100, out=0), after(app2=0, out=100)], {"blue": 100, "green": 0}),
-        ([after(app1=100, out=0), after(app2=100, out=0)], {"blue": 50, "green": 50}),
-        ([after(app1=0, out=100), after(app2=0, out=100)], {"blue": 0, "green": 0}),
+        ({"blue": 95, "green": 5}, {"blue": 95, "green": 5}),
+        ({"app1": 100, "app2": 0}, {"blue": 100, "green": 0}),
+        ({"app1": 50, "app2": 50}, {"blue": 50, "green": 50}),
+        ({"app1": 0, "app2": 0}, {"blue": 0, "green": 0}),
     ],
 )
-def test_the_division_is_read_back(results: list[dict[str, Any]], division: dict[str, float]) -> None:
-    assert definition.division(results, MEMBERS) == division
-
-
-def test_what_was_before_is_given_back_those_that_take_requests_first() -> None:
-    tasks = definition.split(FLAGS, MEMBERS)
-    before = [
-        {"division": {"app1": 0, "out": 100}, "settings": {}},
-        {"division": {"app2": 100, "out": 0}, "settings": {}},
-    ]
-    back = definition.restore(tasks, before)
-    assert [task["path"] for task in back] == ["/run/app2.drain", "/run/app1.drain"]
-    assert back[0]["restore"] == before[1]
+def test_the_division_is_read_back(read: dict[str, float], division: dict[str, float]) -> None:
+    assert definition.division(read, MEMBERS) == division
 
 
 @pytest.mark.parametrize(

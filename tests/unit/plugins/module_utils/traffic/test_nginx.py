@@ -23,7 +23,13 @@ CONFIG = """error_log {directory}/error.log;
 http {{
     include {directory}/conf.d/*.conf;
     upstream linked {{ server unix:{directory}/current.sock; {keepalive} }}
-    server {{ {cache} if (-f {directory}/flag) {{ set $side green; }} location / {{ proxy_pass http://$side; }} }}
+    server {{
+        {cache}
+        if (-f {directory}/flag) {{ set $side green; }}
+        if (-f {directory}/blue.out) {{ set $out blue; }}
+        if (-f {directory}/green.out) {{ set $out green; }}
+        location / {{ proxy_pass http://$side; }}
+    }}
 }}
 """
 
@@ -190,6 +196,23 @@ def test_a_flag_is_made_and_removed(setting: Setting) -> None:
     assert not setting.call("nginx_flag", 0, 100).changed
     setting.call("nginx_flag", 0, 100, restore=work.as_dict(done.before))
     assert not setting.flag.exists() and not setting.call("nginx_flag", 100, 0).changed
+
+
+def test_each_side_has_a_flag(setting: Setting) -> None:
+    flags = {"path": f"{setting.directory}/<side>.out"}
+    blue, green = (setting.directory / f"{side}.out" for side in ("blue", "green"))
+    done = setting.call("nginx_flags", 0, 100, **flags)
+    assert done.changed and (blue.exists(), green.exists()) == (True, False)
+    assert done.before.division == {"blue": 50, "green": 50} and done.after.division == {"blue": 0, "green": 100}
+    assert not setting.call("nginx_flags", 0, 100, **flags).changed
+    back = setting.call("nginx_flags", 0, 100, restore=work.as_dict(done.before), **flags)
+    assert back.changed and not (blue.exists() or green.exists())
+    blue.touch()
+    green.touch()
+    assert setting.call("nginx_flags", None, None, **flags).after.division == {"blue": 0, "green": 0}
+    assert setting.call("nginx_flags", 90, 10, **flags).after.division == {"blue": 50, "green": 50}
+    assert "write <side> into its path" in setting.refusal("nginx_flags", path="/x/y")
+    assert "looks for /x/blue" in setting.refusal("nginx_flags", path="/x/<side>")
 
 
 def test_flags_that_would_not_do(setting: Setting) -> None:
