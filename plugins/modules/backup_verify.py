@@ -22,7 +22,7 @@ description:
   - A file C(manifest.json) in the directory of the backup, or C(<file>.sha256) beside a file, is used when it is there.
 options:
   backups:
-    description: The backups to verify. All are verified before the module fails.
+    description: The backups to verify. All are verified before the module fails. Without any, O(sets) is needed.
     type: list
     elements: dict
     default: []
@@ -448,6 +448,11 @@ def main() -> None:
     """Verify all backups, then judge."""
     module = AnsibleModule(argument_spec=options.argument_spec(), supports_check_mode=True)
     given = module.params
+    if not given["backups"] and not given["sets"]:
+        module.fail_json(
+            msg="nothing is named that could be verified, which proves nothing; give backups or sets (in an inventory "
+            "backup_verify_backups or backup_verify_sets of the host)"
+        )
     try:
         backups = [options.backup(entry, given["expect"]) for entry in given["backups"]]
         wanted = [options.wanted(entry) for entry in given["sets"]]

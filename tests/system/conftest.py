@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAB_PROGRAM = ROOT / "tests" / "lab" / "lab.py"
 #: Where a node has the collection's modules for `Lab.module`.
 LIBRARY = "/opt/modules"
-#: The files that take longest come first, so that no worker ends long after the others; last those whose clocks are fine.
+#: Those that take longest come first, so that no worker ends long after the others; last those whose clocks are fine.
 ORDER = (
     "test_releases",
     "test_patch",
@@ -143,9 +143,11 @@ class Lab:
         assert process.returncode == 0, err
         client.result = json.loads(out)
 
-    def playbook(self, playbook: str | Path, *argv: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        """Run ansible-playbook on this copy's inventory."""
-        command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(ROOT / "inventories" / "lab")]
+    def playbook(
+        self, playbook: str | Path, *argv: str, inventory: Path = ROOT / "inventories" / "lab", timeout: float = 300
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ansible-playbook on this copy's inventory, or another."""
+        command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(inventory)]
         environment = {**os.environ, "LAB_PREFIX": self.prefix, "ANSIBLE_NOCOLOR": "1"}
         return call([*command, str(playbook), *argv], cwd=ROOT, env=environment, timeout=timeout)
 

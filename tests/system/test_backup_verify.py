@@ -500,3 +500,8 @@ def test_wrong_input_is_refused_with_a_sentence(lab: Any, variables: dict[str, A
     assert done.returncode == 2
     assert sentence in done.stdout
     assert "PLAY [Verify the backups]" not in done.stdout
+
+
+def test_nothing_is_not_taken_for_good_backups(lab: Any) -> None:
+    said = lab.module("ops1", "backup_verify", report_only=True)
+    assert said["failed"] and said["msg"].startswith("nothing is named that could be verified")
