@@ -44,7 +44,11 @@ def patch_manifest(
     from ansible_collections.worklog.maintenance.plugins.module_utils.packages.model import PackageError
 
     try:
-        return manifest.make(hosts, units.duration(soak), datetime.now(timezone.utc), signer=signer, key=key)
+        seconds = units.duration(soak)
+    except ValueError as error:
+        return {"refused": f"nothing was proven: the soak time '{soak}' is not {error}"}
+    try:
+        return manifest.make(hosts, seconds, datetime.now(timezone.utc), signer=signer, key=key)
     except PackageError as error:
         return {"refused": str(error)}  # what Ansible puts before the words of an error would hide them
     except (ValueError, KeyError, TypeError) as error:
