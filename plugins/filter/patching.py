@@ -38,14 +38,20 @@ def patch_window(
 def patch_manifest(
     hosts: Mapping[str, Mapping[str, Any]], soak: Any, signer: str = "", key: str = ""
 ) -> dict[str, Any]:
-    """Return the manifest of what hosts have proven, by what package_state returned of each."""
+    """Return the manifest of what hosts have proven, by what package_state returned of each, or why there is none."""
     from ansible_collections.worklog.maintenance.plugins.module_utils import units
     from ansible_collections.worklog.maintenance.plugins.module_utils.packages import manifest
     from ansible_collections.worklog.maintenance.plugins.module_utils.packages.model import PackageError
 
     try:
-        return manifest.make(hosts, units.duration(soak), datetime.now(timezone.utc), signer=signer, key=key)
-    except (PackageError, ValueError, KeyError, TypeError) as error:
+        seconds = units.duration(soak)
+    except ValueError as error:
+        return {"refused": f"nothing was proven: the soak time '{soak}' is not {error}"}
+    try:
+        return manifest.make(hosts, seconds, datetime.now(timezone.utc), signer=signer, key=key)
+    except PackageError as error:
+        return {"refused": str(error)}  # what Ansible puts before the words of an error would hide them
+    except (ValueError, KeyError, TypeError) as error:
         raise AnsibleFilterError(f"patch_manifest: {error}") from error
 
 

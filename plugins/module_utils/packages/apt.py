@@ -238,7 +238,10 @@ class Apt:
             raise PackageError(done.describe())
 
     def keep(self, one: Installed, directory: str, timeout: float) -> str:
-        """Put the package of an installed version into a directory; return its path, empty when it is not to be had."""
+        """Put the package of an installed version into a directory; return its path, empty when it is not to be had.
+
+        :raises PackageError: when there is no room for it.
+        """
         name = cache_name(one.name, one.version, one.architecture)
         target, cached = os.path.join(directory, name), os.path.join(ARCHIVES, name)
         if is_package(self._run, target, one):
@@ -251,7 +254,9 @@ class Apt:
                 ["dpkg-repack", f"--arch={one.architecture}", one.name],
             ):
                 if command.which(argv[0]):
-                    self._run(argv, timeout=timeout, env=ENVIRONMENT, cwd=directory)
+                    done = self._run(argv, timeout=timeout, env=ENVIRONMENT, cwd=directory)
+                    if "No space left on device" in done.stderr:
+                        raise PackageError(done.describe())
                     # dpkg-repack leaves the epoch out of the name
                     plain = one.version.partition(":")[2] or one.version
                     made = os.path.join(directory, f"{one.name}_{plain}_{one.architecture}.deb")

@@ -32,8 +32,8 @@ def test_windows_as_they_may_be_given(windows: Any, blackout: Any, opened: bool)
 def test_what_cannot_be_understood_is_named() -> None:
     with pytest.raises(AnsibleFilterError, match="'sometimes' is not a window"):
         patching.patch_window(["sometimes"])
-    with pytest.raises(AnsibleFilterError, match="there is no host"):
-        patching.patch_manifest({}, "1h")
+    assert "the soak time 'soon' is not a number" in patching.patch_manifest({}, "soon")["refused"]
+    assert patching.patch_manifest({}, "1h") == {"refused": "nothing was proven: there is no host"}
 
 
 def test_the_plan_is_a_table_and_a_line_a_host() -> None:
