@@ -263,11 +263,6 @@ def kill_and_resume(site: Site, node: str, step: str, way: str) -> None:
         assert site.pid("app1") == before, "what was done is not done again"
 
 
-@pytest.mark.capability("B1", "B4")
-def test_a_controller_that_is_killed_is_followed_by_another(site: Site) -> None:
-    kill_and_resume(site, "app2", "switch", "on")
-
-
 @pytest.mark.soak
 @pytest.mark.parametrize("way", ["on", "back"])
 @pytest.mark.parametrize("step", STEPS)

@@ -297,11 +297,13 @@ def test_a_node_that_is_lost_in_the_middle_is_told_and_the_next_run_converges(
     output = " ".join(rollout.log.read_text().split())
     assert f"{node} was lost on the way" in output, output
     assert failed(clients) == 0, [client.result["messages"] for client in clients]
-    record = rollout.records("app1" if node == "app2" else "app2")
+    other = "app1" if node == "app2" else "app2"
+    record, pid = rollout.records(other), rollout.pid(other)
     assert (record["what"], record["result"]) == (method, "failed"), record
     assert f"{node} was lost on the way" in record["details"]["message"]
     code, output = rollout.release(method, release_resume=way)
     assert code == 0, output
+    assert way == "back" or rollout.pid(other) == pid, "what was done is not done again"
     assert rollout.shares() == before and rollout.versions() == ["1.1.0" if way == "on" else "1.0.0"] * 2
     for one in NODES:
         assert rollout.state(one)["under_way"] is None and rollout.state(one)["bad"] == []
