@@ -227,7 +227,7 @@ def test_what_stands_in_the_way_is_named(fresh: Site, restore: Restore) -> None:
     for _again in range(2):  # room for the old package, but not for what is written down; then for neither
         done = fresh.lab.module("ops1", "package_apply", state="prepared", changes=changes)
         assert done["failed"] and done["refused"] and "No space left on device" in done["msg"], done
-        fresh.sh("ops1", "sh", "-c", f"cat /dev/zero > {STATE}/zero", check=False)
+        fresh.sh("ops1", "sh", "-c", f"rm -rf {STATE}/*; cat /dev/zero > {STATE}/zero", check=False)
     fresh.sh("ops1", "sed", "-i", "s/^Label: Worklog/Label: Other/", "/srv/wl-repository/InRelease")
     found("packages.repository", "signature")
     fresh.sh("ops1", "mv", "/srv/wl-repository", "/srv/wl-away")

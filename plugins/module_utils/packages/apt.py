@@ -254,9 +254,7 @@ class Apt:
                 ["dpkg-repack", f"--arch={one.architecture}", one.name],
             ):
                 if command.which(argv[0]):
-                    done = self._run(argv, timeout=timeout, env=ENVIRONMENT, cwd=directory)
-                    if "No space left on device" in done.stderr:
-                        raise PackageError(done.describe())
+                    self._run(argv, timeout=timeout, env=ENVIRONMENT, cwd=directory)
                     # dpkg-repack leaves the epoch out of the name
                     plain = one.version.partition(":")[2] or one.version
                     made = os.path.join(directory, f"{one.name}_{plain}_{one.architecture}.deb")
@@ -264,7 +262,11 @@ class Apt:
                         os.replace(made, target)
                 if os.path.isfile(target):
                     break
-        return target if is_package(self._run, target, one) else ""
+        if is_package(self._run, target, one):
+            return target
+        if not os.statvfs(directory).f_bavail:  # apt-get does not say so of a repository on this host's own disk
+            raise PackageError(f"{one.key} {one.version} cannot be kept: No space left on device in {directory}")
+        return ""
 
     def configure(self, timeout: float) -> None:
         """Finish what dpkg had begun; what it says of a package that fails shows when it is read back."""
