@@ -145,6 +145,7 @@ def test_what_fails_leaves_lock_file_and_tree_as_they_were(lab: Any, platform: P
     untouched(done.stdout, "the update was undone")
 
 
+@pytest.mark.soak
 def test_a_run_that_was_interrupted_after_the_switch_is_gone_on_with(lab: Any, platform: Platform) -> None:
     lab.write("app1", f"{HOME}/token", TOKEN)
     platform.publish(**GOOD)

@@ -359,6 +359,7 @@ def goes_on(site: Site, version: str) -> None:
     assert site.sh("app1", "dpkg", "--audit") == ""
 
 
+@pytest.mark.soak
 @pytest.mark.capability("C1")
 def test_a_run_that_is_killed_with_the_power_is_finished_by_the_next(fresh: Site) -> None:
     """In the middle of dpkg, the package half configured and the node out of service."""

@@ -172,6 +172,7 @@ def test_backups_from_set_up_to_drill_with_answers_of_a_survey(lab: Any) -> None
     assert (record["what"], record["subject"], record["result"]) == ("restore_drill", "redis", "ok")
 
 
+@pytest.mark.soak
 @pytest.mark.capability("A7")
 def test_a_tier_from_the_inventory_is_kept_by_the_units_of_the_host(lab: Any, restore: Any) -> None:
     password, repository = "/etc/worklog-maintenance/test.password", "/srv/test-repository"
