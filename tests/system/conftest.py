@@ -31,16 +31,8 @@ ROOT = Path(__file__).resolve().parents[2]
 LAB_PROGRAM = ROOT / "tests" / "lab" / "lab.py"
 #: Where a node has the collection's modules for `Lab.module`.
 LIBRARY = "/opt/modules"
-#: Those that take longest come first, so that no worker ends long after the others; last those whose clocks are fine.
-ORDER = (
-    "test_releases",
-    "test_patch",
-    "test_rollout",
-    "test_playbooks",
-    "all others",
-    "test_service_restart",
-    "test_traffic_split",
-)
+#: The files that take longest, which begin, so that no worker ends long after the others.
+LONGEST = ("test_releases", "test_patch", "test_rollout", "test_playbooks", "test_service_restart")
 os.environ["PATH"] = (
     f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the tools call each other by name
 )
@@ -48,7 +40,7 @@ os.environ["PATH"] = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files into the order in which the workers take them."""
-    items.sort(key=lambda item: ORDER.index(item.path.stem if item.path.stem in ORDER else "all others"))
+    items.sort(key=lambda item: [*LONGEST, item.path.stem].index(item.path.stem))
 
 
 def call(argv: list[str], timeout: float = 180, **options: Any) -> subprocess.CompletedProcess[str]:
