@@ -268,7 +268,7 @@ def test_a_password_of_mongodb_is_seen_nowhere(lab: Lab, databases: Program) -> 
 @pytest.fixture
 def large(lab: Lab) -> Iterator[None]:
     """A database whose dump takes a while."""
-    code = "import os\nfor part in range(8):\n  client.large.rows.insert_many("
+    code = "import os\nfor part in range(24):\n  client.large.rows.insert_many("
     code += "[{'_id': part * 1000 + n, 'data': os.urandom(3000)} for n in range(1000)])"
     mongo(lab, code)
     yield

@@ -82,7 +82,10 @@ def runs(records: Iterable[Mapping[str, Any]], application: str = "") -> list[Ru
         run.hosts.append(str(record.get("host")))
         details = record.get("details")
         for name, value in details.items() if isinstance(details, Mapping) else ():
-            if value not in (None, "", [], {}):
+            earlier = run.details.get(name)
+            if isinstance(value, Mapping) and isinstance(earlier, Mapping):
+                run.details[name] = {**value, **earlier}  # a load balancer has restored its traffic, a host its code
+            elif value not in (None, "", [], {}):
                 run.details.setdefault(name, value)
         seconds = record.get("recovery_seconds")
         if isinstance(seconds, (int, float)):

@@ -47,6 +47,12 @@ def test_the_records_of_one_run_are_one_and_others_are_left_out() -> None:
     assert [finding["message"] for finding in run.findings] == ["12 of 60 requests failed"]
 
 
+def test_what_was_restored_is_that_of_all_hosts() -> None:
+    traffic = record("lb1", details={"restored": {"traffic": "blue 100 %"}})
+    (run,) = report.runs([traffic, record("app2", details={"restored": {"code": "releases/1.0.0"}}), record("app1")])
+    assert run.details["restored"] == {"code": "releases/1.0.0", "traffic": "blue 100 %"}
+
+
 def test_a_refusal_on_one_host_beside_success_on_another_is_success() -> None:
     (run,) = report.runs([record("app1", result="refused"), record("app2")])
     assert run.result == "ok" and not run.went_back
