@@ -4,8 +4,7 @@
 """What `make test` does: every step runs, also when an earlier one failed, and a table closes the run.
 
 The lab is built in the background, and Molecule follows there, while the other steps run; what they print comes at the
-end. Steps that write JUnit reports into build/reports count each test; the others count as
-one.
+end. Steps that write JUnit reports into build/reports count each test; the others count as one.
 """
 
 from __future__ import annotations
