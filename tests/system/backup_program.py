@@ -65,8 +65,7 @@ class Program:
         self.lab, self.node, self.user, self.folder = lab, node, user, folder
         self.root = f"{folder}/backups"
         self.config = f"{folder}/backup.json"
-        command = ["docker", "exec", "--interactive", lab.container(node), "tee", PROGRAM]
-        subprocess.run(command, input=archive(), stdout=subprocess.DEVNULL, check=True, timeout=60)
+        subprocess.run(lab.command(node, ["tee", PROGRAM]), input=archive(), stdout=subprocess.DEVNULL, check=True, timeout=60)
         lab.exec(node, ["chmod", "755", PROGRAM])
         lab.exec(node, ["rm", "-rf", "--", folder])
         lab.exec(node, ["install", "-d", "-o", user, "-m", "755", folder])
@@ -88,8 +87,10 @@ class Program:
 
     def start(self, source: str, kind: str) -> subprocess.Popen[str]:
         """Begin a backup."""
-        command = ["docker", "exec", self.lab.container(self.node), *self.argv("run", source, kind)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        command = self.lab.command(self.node, self.argv("run", source, kind))
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
 
     def made(self, source: str, kind: str) -> dict[str, Any]:
         """Make a backup, and return its manifest with its path."""
