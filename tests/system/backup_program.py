@@ -11,6 +11,7 @@ import json
 import marshal
 import re
 import subprocess
+import time
 import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -65,7 +66,8 @@ class Program:
         self.lab, self.node, self.user, self.folder = lab, node, user, folder
         self.root = f"{folder}/backups"
         self.config = f"{folder}/backup.json"
-        subprocess.run(lab.command(node, ["tee", PROGRAM]), input=archive(), stdout=subprocess.DEVNULL, check=True, timeout=60)
+        tee = lab.command(node, ["tee", PROGRAM])
+        subprocess.run(tee, input=archive(), stdout=subprocess.DEVNULL, check=True, timeout=60)
         lab.exec(node, ["chmod", "755", PROGRAM])
         lab.exec(node, ["rm", "-rf", "--", folder])
         lab.exec(node, ["install", "-d", "-o", user, "-m", "755", folder])
@@ -132,3 +134,11 @@ class Program:
         )
         lines = self.lab.exec(self.node, ["python3", "-c", code]).stdout.splitlines()
         return [int(line.split()[0]) for line in lines if re.search(pattern, line) and "os.listdir" not in line]
+
+    def left(self, pattern: str) -> list[int]:
+        """The processes that are still there after ten seconds; what was killed takes a moment to go."""
+        for _attempt in range(100):
+            if not (found := self.processes(pattern)):
+                break
+            time.sleep(0.1)
+        return found

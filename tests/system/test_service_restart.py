@@ -226,8 +226,8 @@ def test_a_foreign_process_on_the_port_is_named_with_its_unit(scratch: Scratch) 
     assert "systemctl stop scratch-squatter.service" in finding(result, "service.port")["advice"]
     # and without a unit
     scratch.lab.exec("ops1", ["systemctl", "stop", "scratch-squatter"])
-    loose = ["systemd-run", "--scope", "--quiet", "setsid", "--fork", "python3", "-m", "http.server", "7001"]
-    scratch.lab.exec("ops1", loose)
+    server = "exec python3 -m http.server 7001 > /dev/null 2>&1"
+    scratch.lab.exec("ops1", ["systemd-run", "--scope", "--quiet", "setsid", "--fork", "sh", "-c", server])
     try:
         time.sleep(1)
         assert "(python3 -m http.server 7001)" in scratch.call("scratch", ports=[7001])["msg"]

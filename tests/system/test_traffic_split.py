@@ -424,7 +424,7 @@ def test_haproxy_refuses_a_configuration_that_would_not_load(fresh: Balancers) -
 
 
 def test_haproxy_that_is_down_and_servers_that_are(fresh: Balancers) -> None:
-    fresh.api("set server worklog_api/app2 health down; disable health worklog_api/app2")
+    fresh.api("disable health worklog_api/app2; set server worklog_api/app2 health down")
     failed = fresh.one("lb2", haproxy({"blue": 50, "green": 50}))
     assert failed["refused"] and "every server of it is down by its check" in failed["msg"], failed
     done = fresh.one("lb2", haproxy({"blue": 100, "green": 0}))

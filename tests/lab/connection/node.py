@@ -52,13 +52,6 @@ options:
 """
 
 SOCKET = "/var/run/docker.sock"
-#: As in linux/capability.h, by number.
-CAPABILITIES = (
-    "chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap linux_immutable net_bind_service "
-    "net_broadcast net_admin net_raw ipc_lock ipc_owner sys_module sys_rawio sys_chroot sys_ptrace sys_pacct sys_admin "
-    "sys_boot sys_nice sys_resource sys_time sys_tty_config mknod lease audit_write audit_control setfcap mac_override "
-    "mac_admin syslog wake_alarm block_suspend audit_read perfmon bpf checkpoint_restore"
-).split()
 
 
 class Engine(http.client.HTTPConnection):
@@ -109,7 +102,7 @@ def command(container: str, argv: list[str], *, env: dict[str, str] | None = Non
         given = [word for name, value in env.items() for word in ("--env", f"{name}={value}")]
         return ["docker", "exec", "--interactive", *given, container, *argv]
     bounds = int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapBnd:")), 16)
-    allowed = ",".join(["-all", *(f"+{name}" for number, name in enumerate(CAPABILITIES) if bounds >> number & 1)])
+    allowed = ",".join(["-all", *(f"+cap_{number}" for number in range(bounds.bit_length()) if bounds >> number & 1)])
     environment = [*known["Config"]["Env"], f"HOSTNAME={known['Config']['Hostname']}", "HOME=/root"]
     environment += [f"{name}={value}" for name, value in env.items()]
     return [
