@@ -206,6 +206,8 @@ def test_an_upgrade_and_a_rollback_lose_no_request_and_two_controllers_do_not_me
         assert record["recovery_seconds"] > 0
     code, output = site.play("rollback", release_reason="again")
     assert code != 0 and "no good release before 1.0.0 is recorded" in output, output
+    code, output = site.upgrade("1.1.0")
+    assert code != 0 and "1.1.0 is known as bad on app1: search is slow" in output, output
 
 
 @pytest.mark.capability("B1", "B4")
