@@ -158,7 +158,8 @@ def test_damage_of_a_tablespace_is_found_as_innochecksum_finds_it(
 def test_binary_logs_are_read_as_the_server_reads_them(lab: Any, made: Path) -> None:
     logs = check(made / "binlogs").attributes["binlogs"]
     assert logs == check(made / "binlogs.tar.gz").attributes["binlogs"]
-    assert [log["in_use"] for log in logs] == [False] * (len(logs) - 1) + [True]
+    # a log that was in use when another test had killed the server says so for ever
+    assert logs[-1]["in_use"] and not logs[-2]["in_use"]
     listed = lab.exec("db1", ["mariadb", "-BNe", "SHOW BINARY LOGS"]).stdout.split()[::2]
     assert [log["name"] for log in logs] == [name for name in listed if name <= logs[-1]["name"]]
     shown = lab.exec("db1", ["mariadb-binlog", f"{PLACE}/binlogs/{logs[-1]['name']}"]).stdout

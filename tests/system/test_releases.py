@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.system.conftest import Client, Lab, Restore
+from tests.system.conftest import QUICK_CONNECTION, Client, Lab, Restore
 
 ROOT = Path(__file__).resolve().parents[2]
 STATE = "/var/lib/worklog-maintenance/releases"
@@ -91,7 +91,7 @@ class Site:
         """A controller that releases; it is killed at the end of the block if it still runs."""
         argv = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(ROOT / "inventories" / "lab")]
         argv += [f"worklog.maintenance.{playbook}", *self._arguments({"release_version": version, **variables}, more)]
-        environment = {**os.environ, "LAB_PREFIX": self.lab.prefix, "ANSIBLE_NOCOLOR": "1"}
+        environment = {**os.environ, **QUICK_CONNECTION, "LAB_PREFIX": self.lab.prefix, "ANSIBLE_NOCOLOR": "1"}
         with (
             self.log.open("w") as log,
             subprocess.Popen(
@@ -210,6 +210,7 @@ def test_an_upgrade_and_a_rollback_lose_no_request_and_two_controllers_do_not_me
     assert code != 0 and "1.1.0 is known as bad on app1: search is slow" in output, output
 
 
+@pytest.mark.soak
 @pytest.mark.capability("B1", "B4")
 def test_a_release_that_crashes_on_the_second_host_takes_the_first_one_back(
     site: Site, restore: Restore, tmp_path: Path

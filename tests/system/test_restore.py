@@ -291,6 +291,7 @@ def test_in_place_the_application_is_stopped_the_data_exchanged_and_the_applicat
     assert sql(lab, "SELECT * FROM noted.later") == [["1"]]
 
 
+@pytest.mark.soak
 @pytest.mark.capability("B4")
 def test_a_rollback_takes_the_data_back_when_it_is_asked_to(noted: Noted, restore: Restore) -> None:
     """The release that runs has dropped a table; the code goes back, then the data of before that."""

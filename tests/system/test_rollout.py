@@ -119,7 +119,7 @@ def sent_to_the_old_version(rollout: Rollout, log: str, since: float) -> list[st
 
 
 @pytest.mark.capability("B2")
-def test_a_switch_to_green_loses_no_request_and_is_done_once(rollout: Rollout) -> None:
+def test_a_switch_to_green_loses_no_request_and_is_done_once_also_by_two_controllers(rollout: Rollout) -> None:
     code, output = rollout.release("blue_green")
     assert code != 0 and "has no side that is idle on every load balancer" in output, output
     rollout.idle_green()
@@ -127,7 +127,13 @@ def test_a_switch_to_green_loses_no_request_and_is_done_once(rollout: Rollout) -
     assert code == 0 and "on green (app2): 1.0.0 -> 1.1.0, shares 25, 100 % on lb1, lb2" in output, output
     assert "changed=0" in output and not rollout.state("lb1").get("finished")
     with rollout.clients() as clients:
-        code, output = rollout.release("blue_green", release_reason="faster search", blue_green_retire="stop")
+        more = {"release_reason": "faster search", "blue_green_retire": "stop", **STEP_BY_STEP}
+        with rollout.controller("1.1.0", "blue_green", **more) as controller:
+            rollout.wait_for_step("lb2", "share_25", controller)
+            os.killpg(controller.pid, signal.SIGKILL)
+        code, output = rollout.release("blue_green", **more)
+        assert code != 0 and "go on with release_resume=on or undo it with release_resume=back" in output, output
+        code, output = rollout.release("blue_green", release_resume="on", **more)
         assert code == 0, output
     assert failed(clients) == 0, [client.result["messages"] for client in clients]
     assert all(set(client.result["versions"]) == {"1.0.0", "1.1.0"} for client in clients)
@@ -135,7 +141,7 @@ def test_a_switch_to_green_loses_no_request_and_is_done_once(rollout: Rollout) -
     for node, result in (("app1", "undone"), ("app2", "good"), ("lb1", "good"), ("lb2", "good")):
         assert rollout.ended(node) == (None, result)
     journal = {entry["step"]: entry["at"] for entry in rollout.state("lb1")["finished"][-1]["journal"]}
-    assert [*journal] == ["begin", "share_25", "share_100", "retire"]
+    assert [*journal] == ["begin", "share_25", "share_50", "share_100", "retire"]
     confirmed = datetime.fromisoformat(journal["retire"].replace("Z", "+00:00")).timestamp() + 1
     assert not sent_to_the_old_version(rollout, "/tmp/rollout.log", confirmed)
     state = rollout.lab.exec("app1", ["systemctl", "is-active", "worklog-api"], check=False).stdout.strip()
@@ -150,7 +156,7 @@ def test_a_switch_to_green_loses_no_request_and_is_done_once(rollout: Rollout) -
 
 
 @pytest.mark.capability("B3", "B8")
-def test_a_canary_that_is_bad_under_traffic_is_taken_back_at_once(rollout: Rollout) -> None:
+def test_a_bad_canary_is_taken_back_at_once_and_a_good_one_is_followed_by_the_other_hosts(rollout: Rollout) -> None:
     rollout.lab.write("app2", SWITCH, '{"error_rate": 0.3}')
     with rollout.clients() as clients:
         code, output = rollout.release("canary", release_reason="faster search")
@@ -174,6 +180,14 @@ def test_a_canary_that_is_bad_under_traffic_is_taken_back_at_once(rollout: Rollo
     assert failed(clients) <= most, (most, record)
     code, output = rollout.release("canary")
     assert code != 0 and "knows 1.1.0 as bad: abort: " in output, output
+    rollout.lab.exec("app2", ["rm", SWITCH])
+    with rollout.clients() as clients:
+        code, output = rollout.release("canary", release_accept_bad="1.1.0")
+        assert code == 0, output
+    assert failed(clients) == 0, [client.result["messages"] for client in clients]
+    assert rollout.versions() == ["1.1.0", "1.1.0"]
+    assert rollout.shares() == ["lb1 app1", "lb1 app2", "lb2 app1", "lb2 app2"]
+    assert [rollout.ended(node) for node in NODES] == [(None, "good")] * 4
     code, output = rollout.play("release_report", release_report_host="ops1")
     assert code == 0, output
     text = rollout.lab.read("ops1", "/var/log/worklog-maintenance/reports/releases-worklog-api.txt")
@@ -188,11 +202,8 @@ def test_a_canary_that_is_bad_under_traffic_is_taken_back_at_once(rollout: Rollo
     assert "<script" not in page and page.count("<h2") == text.count("\n---")
 
 
-def kill_and_resume(rollout: Rollout, method: str, node: str, step: str, way: str, impatient: bool = False) -> None:
-    """Kill the controller when a node has come to a step, and go on or back.
-
-    :param impatient: somebody runs the same before, without saying which way.
-    """
+def kill_and_resume(rollout: Rollout, method: str, node: str, step: str, way: str) -> None:
+    """Kill the controller when a node has come to a step, and go on or back."""
     if method == "blue_green":
         rollout.idle_green()
     before = rollout.shares()
@@ -200,9 +211,6 @@ def kill_and_resume(rollout: Rollout, method: str, node: str, step: str, way: st
         with rollout.controller("1.1.0", method, **STEP_BY_STEP) as controller:
             rollout.wait_for_step(node, step, controller)
             os.killpg(controller.pid, signal.SIGKILL)
-        if impatient:
-            code, output = rollout.release(method)
-            assert code != 0 and "go on with release_resume=on or undo it with release_resume=back" in output, output
         code, output = rollout.release(method, release_resume=way)
         assert code == 0, output
     assert failed(clients) == 0, (node, step, way, [client.result["messages"] for client in clients])
@@ -217,22 +225,13 @@ def kill_and_resume(rollout: Rollout, method: str, node: str, step: str, way: st
         assert rollout.shares() == (["lb1 app2", "lb2 app2"] if method == "blue_green" else before)
 
 
-@pytest.mark.capability("B3")
-def test_a_canary_whose_controller_is_killed_is_good_in_the_end_and_followed_by_the_other_hosts(
-    rollout: Rollout,
-) -> None:
-    kill_and_resume(rollout, "canary", "lb2", "share_25", "on", impatient=True)
-    assert rollout.versions() == ["1.1.0", "1.1.0"]
-    assert [rollout.ended(node) for node in NODES] == [(None, "good")] * 4
-
-
 @pytest.mark.soak
 @pytest.mark.parametrize("way", ["on", "back"])
 @pytest.mark.parametrize(
     ("method", "node", "step"),
     [
         *[("blue_green", "app2", step) for step in ("keep", "switch", "restart", "deployed")],
-        *[("blue_green", node, step) for node in BALANCERS for step in ("begin", "share_25", "share_100")],
+        *[("blue_green", node, step) for node in BALANCERS for step in ("begin", "share_25", "share_50", "share_100")],
         *[("canary", "app2", step) for step in ("keep", "switch", "restart", "deployed")],
         *[("canary", node, step) for node in BALANCERS for step in ("begin", "share_5", "share_25", "promote")],
         ("canary", "app1", "switch"),

@@ -1,9 +1,10 @@
 # Copyright: (c) 2026, Worklog Maintenance contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A short way into a node for tests: `nsenter` takes 2 ms of processor time where `docker exec` takes 43.
+"""A short way into a node for tests: `nsenter` takes 4 ms of processor time where `docker exec` takes 42.
 
-`command` is for programs; the connection plugin, which LAB_CONNECTION=node chooses, is for Ansible.
+`command` is for programs; the connection plugin, which LAB_CONNECTION=node chooses, is for Ansible. It also has a node
+keep what Python has compiled of Ansible's modules, of which each takes 80 ms instead of 130 to start.
 """
 
 from __future__ import annotations
@@ -52,6 +53,35 @@ options:
 """
 
 SOCKET = "/var/run/docker.sock"
+#: Where Ansible's wrapper of a module begins to do something.
+BEGIN = b"\n_ANSIBALLZ_WRAPPER = True\n"
+#: Python compiles what it imports from an archive each time. Source that it has seen is found by its hash.
+KEEP_COMPILED = b"""
+def _keep_compiled(compile_source, place="/var/cache/lab-compiled"):
+    import hashlib, importlib.util, marshal, os, tempfile
+
+    def kept(path, source):
+        name = hashlib.sha1(importlib.util.MAGIC_NUMBER + source).hexdigest()
+        try:
+            with open(f"{place}/{name}", "rb") as stream:
+                return marshal.load(stream)
+        except OSError:
+            code = compile_source(path, source)
+        try:
+            os.makedirs(place, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=place, delete=False) as stream:
+                stream.write(marshal.dumps(code))
+            os.chmod(stream.name, 0o644)
+            os.replace(stream.name, f"{place}/{name}")
+        except OSError:
+            pass  # not root
+        return code
+
+    return kept
+
+import zipimport
+zipimport._compile_source = _keep_compiled(zipimport._compile_source)
+"""
 
 
 class Engine(http.client.HTTPConnection):
@@ -112,9 +142,15 @@ def command(container: str, argv: list[str], *, env: dict[str, str] | None = Non
 
 
 class Connection(docker.Connection):
-    """The connection of community.docker with a quicker command."""
+    """The connection of community.docker, with the short way."""
 
     transport = "node"
+
+    def exec_command(self, cmd: str, in_data: bytes | None = None, sudoable: bool = False) -> tuple[int, bytes, bytes]:
+        if in_data:
+            in_data = in_data.replace(BEGIN, BEGIN + KEEP_COMPILED, 1)
+        done: tuple[int, bytes, bytes] = super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
+        return done
 
     def _build_exec_cmd(self, cmd: list[str]) -> list[Any]:
         if self.remote_user not in (None, "root"):
