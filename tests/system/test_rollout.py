@@ -29,7 +29,8 @@ METRICS = [
     {"metric": "latency", "test": "threshold", "limit": "0.3", "min_samples": 10},
 ]
 SOURCES = [{"type": "haproxy", "sockets": ["/run/haproxy/admin.sock"]}]
-SWITCH = "/srv/worklog/releases/1.1.0/switches.json"
+RELEASES = "/srv/worklog/releases/"
+SWITCH = RELEASES + "1.1.0/switches.json"
 
 #: What a controller is given that is to be killed on the way.
 STEP_BY_STEP = {"blue_green_steps": "25, 50, 100", "blue_green_holding_minutes": "0.02"}
@@ -180,12 +181,14 @@ def test_a_bad_canary_is_taken_back_at_once_and_a_good_one_is_followed_by_the_ot
     assert failed(clients) <= most, (most, record)
     code, output = rollout.release("canary")
     assert code != 0 and "knows 1.1.0 as bad: abort: " in output, output
-    rollout.lab.exec("app2", ["rm", SWITCH])
+    for node in APPS:
+        rollout.lab.exec(node, ["cp", "-a", RELEASES + "1.0.0", RELEASES + "1.1.1"])
+        rollout.lab.write(node, RELEASES + "1.1.1/VERSION", "1.1.1\n")
     with rollout.clients() as clients:
-        code, output = rollout.release("canary", release_accept_bad="1.1.0")
+        code, output = rollout.release("canary", "1.1.1")
         assert code == 0, output
     assert failed(clients) == 0, [client.result["messages"] for client in clients]
-    assert rollout.versions() == ["1.1.0", "1.1.0"]
+    assert rollout.versions() == ["1.1.1", "1.1.1"]
     assert rollout.shares() == ["lb1 app1", "lb1 app2", "lb2 app1", "lb2 app2"]
     assert [rollout.ended(node) for node in NODES] == [(None, "good")] * 4
     code, output = rollout.play("release_report", release_report_host="ops1")
@@ -299,12 +302,12 @@ def test_a_node_that_is_lost_in_the_middle_is_told_and_the_next_run_converges(
 
 def missing(rollout: Rollout) -> None:
     for node in APPS:
-        rollout.lab.exec(node, ["rm", "/srv/worklog/releases/1.1.0/server.py"])
+        rollout.lab.exec(node, ["rm", RELEASES + "1.1.0/server.py"])
 
 
 def other_version(rollout: Rollout) -> None:
     for node in APPS:
-        rollout.lab.write(node, "/srv/worklog/releases/1.1.0/VERSION", "1.1.9\n")
+        rollout.lab.write(node, RELEASES + "1.1.0/VERSION", "1.1.9\n")
 
 
 #: What is wrong with a release, and what the record must say of it.
