@@ -256,7 +256,7 @@ def test_the_playbook_reports_all_hosts_and_then_fails(lab: Any, restore: Any, m
     for host, result in (("db1", "failed"), ("app1", "ok")):
         record = json.loads(lab.read(host, "/var/log/worklog-maintenance/records.jsonl").splitlines()[-1])
         assert (record["what"], record["result"], record["host"]) == ("backup_verify", result, host)
-        assert record["findings"]
+        assert record["findings"] and record["subject"] == f"{PLACE}/worklog.tar.gz".split("/", 2)[2]
 
 
 # --- what only the host's own programs can open: repositories and encrypted files -------------------------------------
