@@ -851,7 +851,7 @@ def test_a_kill_leaves_nothing_that_looks_like_a_backup(
     lab: Lab, prepared: Callable[[str], tuple[Program, str]], engine: str
 ) -> None:
     program, kind = prepared(engine)
-    print(kill_at_random_moments(lab, program, engine, kind, 5, 1))
+    print(kill_at_random_moments(lab, program, engine, kind, 3, 1))
     if engine == "redis":
         assert lab.exec("db1", ["find", program.root, "-name", "redis-rewrite.json"]).stdout == ""
 
