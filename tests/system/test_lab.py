@@ -218,6 +218,15 @@ ROTATION = """
 """
 
 
+def test_the_short_way_of_tests_into_a_node_is_like_that_of_docker(lab: Any) -> None:
+    look = ["sh", "-c", "env | sort; pwd; id; umask; grep ^Cap /proc/self/status; ps -o args= -p 1"]
+    argv = lab.command("app1", look, LAB_SAYS="as it is told")
+    assert "nsenter" in argv or os.geteuid(), argv
+    told = ["docker", "exec", "--interactive", "--env", "LAB_SAYS=as it is told", lab.container("app1"), *look]
+    assert call(argv).stdout == call(told).stdout
+    assert lab.command("nowhere", look)[:2] == ["docker", "exec"]
+
+
 @pytest.mark.capability("A4")
 def test_no_request_is_lost_while_a_node_is_out_of_service(lab: Any, tmp_path: Path) -> None:
     playbook = tmp_path / "rotation.yml"
