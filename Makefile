@@ -48,7 +48,7 @@ molecule: venv engine ## every Molecule scenario
 
 .PHONY: system
 system: venv engine ## tests on new copies of the lab, through ansible-playbook and ansible-runner
-	python -m pytest tests/system -n 4 --dist loadfile --no-loadscope-reorder --junitxml=build/reports/system.xml
+	python -m pytest tests/system -n 3 --dist loadfile --no-loadscope-reorder --junitxml=build/reports/system.xml
 
 .PHONY: soak
 soak: venv engine ## long campaigns of faults from fixed seeds, with their counts
