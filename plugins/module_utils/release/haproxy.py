@@ -5,7 +5,8 @@
 """Counters of HAProxy, by its runtime socket: what each server or backend answered since the last question.
 
 The counters begin at 0 in the new process after a reload or restart; that is recognised, and only what the old process
-counted after the last question is lost. HAProxy knows latencies only as averages of the last 1,024 requests.
+counted after the last question is lost. HAProxy knows latencies only as a moving average, in which what was answered
+before the watch began weighs for long; that part is taken out of it (:func:`latency_since`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ _ATTEMPTS = ("econ", "wretr", "wredis")
 #: a good one, was counted.
 _BROKEN, _CUT = "eresp", "srv_abrt"
 _STATUSES = tuple(f"hrsp_{kind}" for kind in ("2xx", "3xx", "4xx", "5xx", "other"))
+
+#: How many requests the averages of HAProxy are over (TIME_STATS_SAMPLES in its source; measured on 2.6.12). Each
+#: request replaces this part of the average; the first ones, an equal part of all that there were.
+_WINDOW = 512
 
 #: Asks a socket: its address and the command.
 Asker = Callable[[str, str], str]
@@ -80,6 +85,21 @@ def ask(address: str, command: str) -> str:
         raise SourceError(str(error)) from error
 
 
+def latency_since(before: tuple[float, int], after: tuple[float, int]) -> float | None:
+    """Return the mean latency of the requests between two moments; ``None`` when there were none.
+
+    HAProxy rounds to milliseconds, so of 10 requests it is known to 50 ms, of 100 to 6 ms.
+
+    :param before: the moving average, and how many requests it is of.
+    """
+    (old, first), (new, last) = before, after
+    if last <= first:
+        return None
+    weight = first / min(last, _WINDOW) if first < _WINDOW else 1.0
+    weight *= (1 - 1 / _WINDOW) ** max(0, last - max(first, _WINDOW))
+    return max(0.0, (new - old * weight) / (1 - weight))
+
+
 class HaproxySource(Source):
     """Counters of one or more HAProxy processes.
 
@@ -100,10 +120,14 @@ class HaproxySource(Source):
         self._sockets, self._sides, self._ask = tuple(sockets), sides, asker
         self._errors = tuple(f"hrsp_{name}" for name in classes)
         self._last: dict[str, Snapshot] = {}
+        #: Average latency in seconds and requests of each server or backend when the watch began, by socket.
+        self._first: dict[tuple[str, str], tuple[float, int]] = {}
 
     def begin(self) -> None:
         """Read every socket once."""
         self._last = {address: self._read(address) for address in self._sockets}
+        for address, snapshot in self._last.items():
+            self._first.update({(address, name): _average(row) for name, row in snapshot.rows.items()})
 
     def poll(self) -> Observation:
         """Return the differences to the last answers, of all sockets together."""
@@ -118,6 +142,11 @@ class HaproxySource(Source):
                 for name in self._sides.get(side, ()):
                     counts, again = self.difference(name, before.rows.get(name, {}), snapshot.rows[name])
                     self.resets += again
+                    if again or not before.rows:
+                        self._first[address, name] = (0.0, 0)
+                    latency = latency_since(self._first[address, name], _average(snapshot.rows[name]))
+                    if latency is not None:
+                        counts.levels["latency"] = latency
                     seen.side(side).add(counts)
         self._last = now
         return seen
@@ -133,18 +162,15 @@ class HaproxySource(Source):
         grown = {field: new[field] - (0 if again else old[field]) for field in fields}
         requests = sum(grown[field] for field in _STATUSES)
         errors = sum(grown[field] for field in self._errors)
-        levels = {}
         if "/" in name:
             attempts = sum(grown[field] for field in _ATTEMPTS)
             requests += attempts + max(0, grown[_BROKEN] - grown[_CUT])
             errors += attempts + max(grown[_BROKEN], grown[_CUT])
         else:
             errors += grown[_CUT]
-        if after.get("rtime"):
-            levels["latency"] = _number(after, "rtime") / 1000
         status = after.get("status") or ""
         down = f"HAProxy says that {name} is {status} ({_why(after)})" if status.startswith("DOWN") else ""
-        return Counts(requests, min(errors, requests), levels=levels, down=down), again
+        return Counts(requests, min(errors, requests), down=down), again
 
     def _read(self, address: str) -> Snapshot:
         try:
@@ -164,6 +190,10 @@ class HaproxySource(Source):
 def _number(row: Mapping[str, str], field: str) -> int:
     value = row.get(field) or "0"
     return int(value) if value.isdigit() else 0
+
+
+def _average(row: Mapping[str, str]) -> tuple[float, int]:
+    return _number(row, "rtime") / 1000, sum(_number(row, status) for status in _STATUSES)
 
 
 def _why(row: Mapping[str, str]) -> str:
