@@ -185,3 +185,15 @@ def test_what_was_answered_before_weighs_nothing(
     found = haproxy.latency_since(before, after)
     assert found is not None and abs(found - latency) < 0.001
     assert haproxy.latency_since(after, after) is None
+
+
+def test_a_slow_version_is_not_hidden_by_the_one_before_nor_by_a_reload() -> None:
+    told = [(1, 3, 1000), (1, 18, 1010), (1, 32, 1020), (2, 5, 10)]
+    answers = [
+        f"Pid: {process}\n\n# pxname,svname,rtime,hrsp_2xx,\nb,s,{average},{requests},\n"
+        for process, average, requests in told
+    ]
+    source = HaproxySource(["/s"], {"candidate": ["b/s"], "baseline": []}, ["5xx"], lambda *_unused: answers.pop(0))
+    source.begin()
+    latencies = [source.poll().candidate.levels["latency"] for _unused in told[1:]]
+    assert [round(latency, 2) for latency in latencies] == [0.78, 0.76, 0.01] and source.resets == 1
