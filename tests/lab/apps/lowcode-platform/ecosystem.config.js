@@ -10,6 +10,7 @@ module.exports = {
     cwd: '/srv/lowcode/current',
     exec_mode: 'fork',
     instances: 1,
+    pmx: false, // its measurements wake the application ten times a second
     wait_ready: true,
     listen_timeout: 20000,
     kill_timeout: 30000,

@@ -82,7 +82,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     def run(self) -> None:
         notify(f"READY=1\nSTATUS=worklog-api {VERSION} is listening")
-        self.serve_forever(poll_interval=0.05)
+        self.serve_forever(poll_interval=1)  # `stop` wakes it
         notify("STOPPING=1")
         self.socket.setblocking(False)
         with contextlib.suppress(BlockingIOError):
@@ -97,6 +97,8 @@ class Server(http.server.ThreadingHTTPServer):
     def stop(self, *_unused: object) -> None:
         self.stopping = True
         threading.Thread(target=self.shutdown).start()
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.server_address[1]), timeout=1):
+            pass
 
     @contextlib.contextmanager
     def database(self) -> Iterator[Any]:
