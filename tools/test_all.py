@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What `make test` does: every step runs, also when an earlier one failed, and a table closes the run.
 
-Molecule, which begins with the images of the lab, runs in the background; what it prints comes at the end. Steps that
-write JUnit reports into build/reports count each test; the others count as one.
+After the quick static checks the tests on the lab run, and beside them, one after the other, what needs one processor;
+its output comes at the end. Steps that write JUnit reports into build/reports count each test; the others count as one.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "build" / "reports"
-BACKGROUND = "molecule"
-STEPS = ["lint", "sanity", "unit", "importer", "system", "molecule"]
+BACKGROUND = ["molecule", "sanity", "unit", "importer"]  # the first one makes the images of the lab
+STEPS = ["lint", "system", *BACKGROUND]
 
 
 @dataclass
@@ -74,15 +74,16 @@ def main() -> int:
         old.unlink()
     begin = time.monotonic()
     outcomes = []
-    log = REPORTS / f"{BACKGROUND}.log"
+    logs = {step: REPORTS / f"make-{step}.log" for step in BACKGROUND}
     with ThreadPoolExecutor(1) as pool:
-        behind = pool.submit(run_behind, BACKGROUND, log)
-        print(f"##### make {BACKGROUND}, in the background (its output: {log.relative_to(ROOT)})", flush=True)
+        behind = {step: pool.submit(run_behind, step, log) for step, log in logs.items()}
+        for step, log in logs.items():
+            print(f"##### make {step}, in the background (its output: {log.relative_to(ROOT)})", flush=True)
         for step in STEPS:
             print(f"\n##### make {step}", flush=True)
-            if step == BACKGROUND:
-                outcomes.append(behind.result())
-                print(log.read_text(encoding="utf-8", errors="replace"), flush=True)
+            if step in behind:
+                outcomes.append(behind[step].result())
+                print(logs[step].read_text(encoding="utf-8", errors="replace"), flush=True)
             else:
                 outcomes.append(run(step))
 

@@ -18,8 +18,9 @@ options:
   state:
     description:
       - V(prepared) keeps the old packages, loads the new ones and writes down what is there.
-      - V(applied) makes the change that was prepared.
-      - V(finished) says that all is well with it. Until then it is open, and another run keeps its hands off.
+      - V(applied) makes the change that was prepared; with O(prepare) it is prepared by the same call.
+      - V(finished) says that all is well with it; with O(compare) it looks whether that is so. Until then it is open,
+        and another run keeps its hands off.
       - V(rolled_back) puts back the versions that were there before the last change, from the packages that were kept.
     type: str
     choices: [prepared, applied, finished, rolled_back]
@@ -31,13 +32,31 @@ options:
     type: list
     elements: dict
     default: []
+  prepare:
+    description: With O(state=applied), prepare the change first, for who has nothing to do between.
+    type: bool
+    default: false
+  compare:
+    description:
+      - With O(state=finished), compare the services with how they were when the change was prepared.
+      - When what was running is not, or another has failed since, the change is not finished, and the module fails.
+    type: bool
+    default: false
+  settle:
+    description: Seconds that services may take to come up, with O(compare).
+    type: float
+    default: 60
+  watch:
+    description: Seconds that they have to stay up after that, without a restart by systemd.
+    type: float
+    default: 0
   hold:
-    description: Shell patterns of installed packages to be held for good, with O(state=prepared).
+    description: Shell patterns of installed packages to be held for good, when it is prepared.
     type: list
     elements: str
     default: []
   anyway:
-    description: Begin also when no package changes, as for a reboot, with O(state=prepared).
+    description: Begin also when no package changes, as for a reboot, when it is prepared.
     type: bool
     default: false
   without_rollback:
@@ -116,6 +135,18 @@ EXAMPLES = r"""
   worklog.maintenance.package_apply:
     state: applied
 
+- name: Do both in one call
+  worklog.maintenance.package_apply:
+    state: applied
+    prepare: true
+    changes: "{{ packages.changes }}"
+
+- name: Finish it, when the services are as well as before
+  worklog.maintenance.package_apply:
+    state: finished
+    compare: true
+    watch: 20
+
 - name: Take it back
   worklog.maintenance.package_apply:
     state: rolled_back
@@ -148,7 +179,7 @@ conffiles:
 findings:
   description: >-
     What an operator should know, each with check, subject, severity, observed, limit, unit, message and advice.
-  returned: success
+  returned: always
   type: list
   elements: dict
 refused:
@@ -184,7 +215,10 @@ def request_of(given: dict[str, Any], check_mode: bool) -> work.Request:
         ]
     except KeyError as error:
         raise PackageError(f"changes: each needs name, architecture and to; {error} is missing") from error
-    same = ("hold", "anyway", "without_rollback", "one_way", "lease", "timeout", "lock_timeout", "keep")
+    same = (
+        *("hold", "anyway", "without_rollback", "one_way", "lease", "timeout", "lock_timeout", "keep"),
+        *("compare", "settle", "watch"),
+    )
     last = transaction.last()
     ended = last.owner if last and given["take_over"] else given["ended_owner"] or ""
     return work.Request(
@@ -206,6 +240,10 @@ def main() -> None:
                 "required": True,
             },
             "changes": {"type": "list", "elements": "dict", "default": []},
+            "prepare": {"type": "bool", "default": False},
+            "compare": {"type": "bool", "default": False},
+            "settle": {"type": "float", "default": 60},
+            "watch": {"type": "float", "default": 0},
             "hold": {"type": "list", "elements": "str", "default": []},
             "anyway": {"type": "bool", "default": False},
             "without_rollback": {"type": "bool", "default": False},
@@ -227,7 +265,7 @@ def main() -> None:
         request = request_of(module.params, module.check_mode)
         verbs = {
             "prepared": worker.prepare,
-            "applied": worker.apply,
+            "applied": worker.change if module.params["prepare"] else worker.apply,
             "finished": worker.finish,
             "rolled_back": worker.roll_back,
         }
@@ -235,7 +273,8 @@ def main() -> None:
     except transaction.Locked as error:
         module.fail_json(msg=str(error), refused=True, locked_by=error.owner)
     except (PackageError, command.CommandError) as error:
-        module.fail_json(msg=str(error), refused=getattr(error, "refused", False))
+        found = [one.as_dict() for one in getattr(error, "findings", ())]
+        module.fail_json(msg=str(error), refused=getattr(error, "refused", False), findings=found)
     current = outcome.current.summary() if outcome.current else None
     result: dict[str, Any] = {"changed": outcome.changed, "message": outcome.message, "transaction": current}
     result.update(restart=outcome.restart, reboot=outcome.reboot, conffiles=outcome.conffiles)

@@ -34,6 +34,7 @@ DPKG = ["--force-confdef", "--force-confold"]
 ARCHIVES = "/var/cache/apt/archives"
 EXTENDED_STATES = "/var/lib/apt/extended_states"
 LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock", f"{ARCHIVES}/lock")
+UPDATES = "/var/lib/dpkg/updates"
 #: Seconds for what only reads.
 QUESTION = 120.0
 _NOT_FOUND = re.compile(r"E: (?:Version '\S+' for '\S+' was not found|Unable to locate package \S+).*")
@@ -81,6 +82,10 @@ class Apt:
     def audit(self) -> str:
         """Return what dpkg has not finished, in its own words; empty when all is well."""
         return self._run(["dpkg", "--audit"], timeout=QUESTION).stdout.strip()
+
+    def interrupted(self) -> bool:
+        """Tell whether dpkg was cut off, which apt-get refuses to go on from; by dpkg's journal, as apt-get does."""
+        return any(name.isdigit() for name in os.listdir(UPDATES)) if os.path.isdir(UPDATES) else False
 
     def holders(self) -> list[Holder]:
         """Return the processes that hold a lock of dpkg or apt."""

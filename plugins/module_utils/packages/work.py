@@ -49,6 +49,9 @@ class Request:
     :param one_way: patterns of packages that may be taken back although that is not safe.
     :param lease: seconds for which no other run may take over.
     :param keep: how many transactions stay, with their packages.
+    :param compare: whether the services are compared with those before, and watched, before the change is finished.
+    :param settle: seconds that they may take to come up.
+    :param watch: how long they are watched after that.
     """
 
     changes: Sequence[Change] = ()
@@ -62,7 +65,21 @@ class Request:
     timeout: float = 3600.0
     lock_timeout: float = 60.0
     keep: int = 3
+    compare: bool = False
+    settle: float = 60.0
+    watch: float = 0.0
     check_mode: bool = False
+
+
+class Unwell(PackageError):
+    """The services are not as well as before the change.
+
+    :param findings: which, and why.
+    """
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        super().__init__("; ".join(one.message for one in findings), refused=False)
+        self.findings = findings
 
 
 @dataclass
@@ -159,6 +176,16 @@ class Worker:
         outcome.message = f"{_count(changes)} can be changed"
         return outcome
 
+    def change(self, request: Request) -> Outcome:
+        """Prepare and apply, for who has nothing to do between."""
+        ready = self.prepare(request)
+        if request.check_mode or ready.current is None or ready.current.stage not in transaction.OPEN:
+            return ready
+        done = self.apply(request)
+        done.findings = ready.findings + done.findings
+        done.changed |= ready.changed
+        return done
+
     def apply(self, request: Request) -> Outcome:
         """Make the change that was prepared, or what is missing of it."""
         current = transaction.last(self._root)
@@ -171,7 +198,8 @@ class Worker:
             )
         outcome = Outcome(current=current)
         changes = [_change(one) for one in current.changes]
-        missing = self._missing(changes)
+        installed = self.apt.installed()
+        missing = _missing(changes, installed)
         if request.check_mode:
             outcome.changed, outcome.message = bool(missing), f"{_count(missing)} would change"
             return outcome
@@ -183,13 +211,14 @@ class Worker:
             done = self.apt.install(changes, request.timeout, request.lock_timeout)
             # apt-get marks what it is told to install as manual; what is new came only because others need it
             self.apt.mark("auto", [one.key for one in changes if one.key in current.automatic or not one.before])
-            missing = self._missing(changes)
+            installed = self.apt.installed()
+            missing = _missing(changes, installed)
             audit = self.apt.audit()
             if missing or audit:
                 words = "; ".join(missing) or " ".join(audit.split())[:500]
                 current.save("applying", self._clock(), request.lease, words)
                 raise PackageError(f"the change has failed: {words}. {_reason(done)}", refused=False)
-        others = self._others(current, changes)
+        others = _others(current, changes, installed)
         if others:
             outcome.findings.append(
                 Finding("packages.others", "dpkg", "warning", f"more has changed than was planned: {'; '.join(others)}")
@@ -197,7 +226,7 @@ class Worker:
         current.save("applied", self._clock(), request.lease)
         said = f"{_count(changes)} changed to exactly what was asked for, as dpkg tells"
         outcome.message = said if changes else "no package was to be changed"
-        return self._after(outcome, changes)
+        return self._after(outcome, changes, installed)
 
     def finish(self, request: Request) -> Outcome:
         """Say that all is well with the change, or with its having been taken back or not begun."""
@@ -205,6 +234,10 @@ class Worker:
         if current is None or not current.open or current.stage in ("applying", "rolling_back"):
             return Outcome(current=current, message="nothing was under way")
         transaction.take(current, request.owner, request.dead, self._clock())
+        if request.compare:
+            found = needs.watch(self._run, current.services, request.settle, request.watch)[1]
+            if found:
+                raise Unwell(found)
         outcome = Outcome(True, "the change is finished", current)
         if not request.check_mode:
             ends = {"applied": "finished", "prepared": "dropped", "rolled_back": "rolled_back"}
@@ -225,9 +258,10 @@ class Worker:
         if not wrong:
             outcome.message = "every package has the version that was recorded"
             if not request.check_mode and current.stage != "rolled_back":
+                current.settled = False
                 current.save("rolled_back", self._clock(), request.lease, outcome.message)
                 outcome.changed = True
-            return self._after(outcome, [])
+            return self._after(outcome, [], installed)
         if current.stage == "rolled_back":
             raise PackageError(f"it was taken back before, and this has changed since: {'; '.join(wrong[:5])}")
         changes = [_change(one) for one in current.changes]
@@ -257,8 +291,12 @@ class Worker:
         if request.check_mode:
             outcome.changed, outcome.message = True, f"{_count(wrong)} would be taken back"
             return outcome
+        cut_off = self.apt.interrupted() or (current.stage == "rolling_back" and self.apt.audit())
+        current.settled = False  # until the host is back in service
         current.save("rolling_back", self._clock(), request.lease + request.timeout)
         outcome.changed = True
+        if cut_off:
+            self.apt.configure(request.timeout)
         there = [name for name in new if name in installed]
         done = self.apt.put_back(kept, there, request.timeout, request.lock_timeout)
         after = self.apt.installed()
@@ -274,35 +312,18 @@ class Worker:
         outcome.message = f"every package has the version that was recorded before {current.created}"
         advice = "deny what was wrong (patch_deny) until there is a better version, else the next run installs it again"
         outcome.findings.append(Finding("packages.taken_back", names, "warning", f"taken back: {names}", advice=advice))
-        return self._after(outcome, changes)
+        return self._after(outcome, changes, after)
 
     def _taken_over(self, outcome: Outcome, request: Request) -> Outcome:
         if outcome.current and not request.check_mode:
             outcome.current.save(outcome.current.stage, self._clock(), request.lease)
         return outcome
 
-    def _missing(self, changes: Sequence[Change]) -> list[str]:
-        installed = self.apt.installed()
-        found = []
-        for change in changes:
-            one = installed.get(change.key)
-            if one is None or one.version != change.after:
-                found.append(f"{change.key} is {one.version if one else 'not there'}, {change.after} was asked for")
-            elif one.state != "ok":
-                found.append(f"{change.key} {one.version}: {one.state}")
-        return found
-
-    def _others(self, current: Transaction, changes: Sequence[Change]) -> list[str]:
-        ours = {change.key for change in changes}
-        wrong = transaction.differences(current.before, _versions(self.apt.installed()))
-        return [one for one in wrong if one.partition(" is ")[0] not in ours]
-
-    def _after(self, outcome: Outcome, changes: Sequence[Change]) -> Outcome:
+    def _after(self, outcome: Outcome, changes: Sequence[Change], installed: Mapping[str, Installed]) -> Outcome:
         """Say which services and whether the host have to start again, and which configuration files were touched."""
         after = needs.read(self._run)
         current = outcome.current
         outcome.reboot, outcome.restart = after.reboot, after.services
-        installed = self.apt.installed()
         keys = [change.key for change in changes if change.key in installed]
         if current and current.services:
             services = needs.services(self._run)
@@ -328,6 +349,23 @@ class Worker:
     def _conffile_digests(self, installed: Mapping[str, Installed], changes: Sequence[Change]) -> dict[str, str]:
         names = [change.key for change in changes if change.key in installed]
         return {path: _digest(path) for path in self.apt.conffiles(names)}
+
+
+def _missing(changes: Sequence[Change], installed: Mapping[str, Installed]) -> list[str]:
+    found = []
+    for change in changes:
+        one = installed.get(change.key)
+        if one is None or one.version != change.after:
+            found.append(f"{change.key} is {one.version if one else 'not there'}, {change.after} was asked for")
+        elif one.state != "ok":
+            found.append(f"{change.key} {one.version}: {one.state}")
+    return found
+
+
+def _others(current: Transaction, changes: Sequence[Change], installed: Mapping[str, Installed]) -> list[str]:
+    ours = {change.key for change in changes}
+    wrong = transaction.differences(current.before, _versions(installed))
+    return [one for one in wrong if one.partition(" is ")[0] not in ours]
 
 
 def _count(packages: Sequence[Any]) -> str:
