@@ -28,6 +28,7 @@ import pytest
 from ansible import module_utils
 
 from tests.lab.connection.node import command
+from tests.system.ansible_server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
 LAB_PROGRAM = ROOT / "tests" / "lab" / "lab.py"
@@ -69,6 +70,7 @@ class Lab:
         self.prefix = prefix
         self.clients = 0
         self.libraries: set[str] = set()
+        self.ansible: Server | None = None
 
     def container(self, node: str) -> str:
         return f"{self.prefix}-{node}"
@@ -148,9 +150,10 @@ class Lab:
         self, playbook: str | Path, *argv: str, inventory: Path = ROOT / "inventories" / "lab", timeout: float = 300
     ) -> subprocess.CompletedProcess[str]:
         """Run ansible-playbook on this copy's inventory, or another."""
-        command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(inventory)]
-        environment = {**os.environ, **QUICK_CONNECTION, "LAB_PREFIX": self.prefix, "ANSIBLE_NOCOLOR": "1"}
-        return call([*command, str(playbook), *argv], cwd=ROOT, env=environment, timeout=timeout)
+        if self.ansible is None:
+            self.ansible = Server({**QUICK_CONNECTION, "ANSIBLE_NOCOLOR": "1"})
+        words = ["-i", str(inventory), str(playbook), *argv]
+        return subprocess.CompletedProcess(words, *self.ansible.run(words, {"LAB_PREFIX": self.prefix}, timeout))
 
     def library(self, node: str) -> str:
         """Put the modules of this tree into a node, and return the directory for PYTHONPATH."""
@@ -225,6 +228,11 @@ class Restore:
         """Run a command in a node when the test has ended."""
         self.steps.append((node, argv))
 
+    def restart(self, node: str, unit: str) -> None:
+        """Restart a service when the test has ended, also when systemd finds that it was started too often."""
+        self.run(node, ["systemctl", "restart", unit])
+        self.run(node, ["systemctl", "reset-failed", unit])
+
     def path(self, node: str, path: str) -> None:
         """Keep a file, link or tree as it is now (or its absence), and put it back when the test has ended."""
         if self.lab.exec(node, ["test", "-e", path, "-o", "-L", path], check=False).returncode:
@@ -251,6 +259,8 @@ def lab() -> Iterator[Lab]:
     done = copy.program("up", "--prefix", copy.prefix, "--quiet", *fresh, timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
     yield copy
+    if copy.ansible:
+        copy.ansible.close()
     if not given:
         copy.program("down", "--prefix", copy.prefix)
 

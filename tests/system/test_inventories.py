@@ -33,7 +33,7 @@ def example(lab: Lab, restore: Restore, tmp_path: Path, request: pytest.FixtureR
     there = {host: {"ansible_host": lab.container(node)} for host, node in hosts.items()}
     shutil.copytree(ROOT / "inventories" / name, tmp_path / name)
     (tmp_path / name / "lab.json").write_text(json.dumps({"all": {"vars": way, "hosts": there}}), encoding="utf-8")
-    restore.run("lb2", ["systemctl", "restart", "haproxy"])
+    restore.restart("lb2", "haproxy")
     restore.path("lb2", "/etc/haproxy/haproxy.cfg")
     lines = []
     for line in lab.read("lb2", "/etc/haproxy/haproxy.cfg").splitlines(keepends=True):

@@ -149,12 +149,12 @@ def at_first(lab: Lab, restore: Restore, log: Path) -> Site:
     """Return the lab where both hosts run 1.0.0, and nobody has ever released anything."""
     for node in (*APPS, "lb1", "lb2"):
         if node in APPS:
-            restore.run(node, ["systemctl", "restart", "worklog-api"])
+            restore.restart(node, "worklog-api")
             restore.path(node, "/srv/worklog/current")
             restore.path(node, "/etc/worklog/worklog-api.json")
             restore.path(node, "/srv/worklog/releases")
         restore.path(node, STATE)
-    restore.run("lb2", ["systemctl", "restart", "haproxy"])
+    restore.restart("lb2", "haproxy")
     restore.path("lb2", "/etc/haproxy/haproxy.cfg")
     restore.path("lb1", "/var/lib/lab-rotation")
     return Site(lab, log)

@@ -35,6 +35,13 @@ SWITCH = RELEASES + "1.1.0/switches.json"
 #: What a controller is given that is to be killed on the way.
 STEP_BY_STEP = {"blue_green_steps": "25, 50, 100", "blue_green_holding_minutes": "0.02"}
 
+DATA_SYNC = """
+- name: Keep the data of both sides the same
+  ansible.builtin.copy:
+    content: "{{ release_version }} while {{ __rollout_previous }} serves\\n"
+    dest: /tmp/data-sync
+    mode: "0644"
+"""
 DIVIDE = """
 - hosts: load_balancers
   gather_facts: false
@@ -96,13 +103,12 @@ class Rollout(Site):
 def rollout(lab: Lab, restore: Restore, tmp_path: Path) -> Rollout:
     """Both hosts run 1.0.0, and nobody has ever released anything."""
     for node in APPS:
-        restore.run(node, ["systemctl", "restart", "worklog-api"])
-        restore.run(node, ["systemctl", "reset-failed", "worklog-api"])
+        restore.restart(node, "worklog-api")
         for path in ("/srv/worklog/current", "/srv/worklog/releases", "/srv/worklog/shared/uploads"):
             restore.path(node, path)
     for node in NODES:
         restore.path(node, STATE)
-    restore.run("lb2", ["systemctl", "restart", "haproxy"])
+    restore.restart("lb2", "haproxy")
     restore.path("lb2", "/etc/haproxy/haproxy.cfg")
     restore.path("lb1", "/var/lib/lab-rotation")
     return Rollout(lab, tmp_path)
@@ -120,7 +126,15 @@ def sent_to_the_old_version(rollout: Rollout, log: str, since: float) -> list[st
 
 
 @pytest.mark.capability("B2")
-def test_a_switch_to_green_loses_no_request_and_is_done_once_also_by_two_controllers(rollout: Rollout) -> None:
+def test_a_switch_to_green_loses_no_request_and_is_done_once_also_by_two_controllers(
+    rollout: Rollout, tmp_path: Path
+) -> None:
+    hook = tmp_path / "data_sync.yml"
+    rollout.defined["worklog-api"]["data_sync"] = str(hook)
+    code, output = rollout.release("blue_green")
+    assert code != 0 and f"{hook} of release_applications.worklog-api is not there on the controller" in output, output
+    hook.write_text(DATA_SYNC, encoding="utf-8")
+    rollout.lab.exec("app2", ["rm", "-f", "/tmp/data-sync"])
     code, output = rollout.release("blue_green")
     assert code != 0 and "has no side that is idle on every load balancer" in output, output
     rollout.idle_green()
@@ -150,6 +164,7 @@ def test_a_switch_to_green_loses_no_request_and_is_done_once_also_by_two_control
     record = rollout.records("lb2")
     assert (record["what"], record["result"], record["details"]["version"]) == ("blue_green", "ok", "1.1.0")
     assert record["details"]["requests"]["seen"] > 10 and record["details"]["requests"]["failed"] == 0
+    assert rollout.lab.read("app2", "/tmp/data-sync") == "1.1.0 while 1.0.0 serves\n"
     rollout.lab.exec("app1", ["systemctl", "start", "worklog-api"])
     code, output = rollout.release("blue_green")
     assert code == 0 and "nothing: 1.1.0 runs on green and serves already" in output, output

@@ -430,7 +430,7 @@ def test_a_fallback_that_fails_too_is_told(scratch: Scratch) -> None:
 
 
 def test_the_previous_release_is_linked_again(lab: Any, restore: Any) -> None:
-    restore.run("app1", ["systemctl", "restart", "worklog-api"])
+    restore.restart("app1", "worklog-api")
     restore.path("app1", "/srv/worklog/current")
     lab.exec("app1", ["ln", "-sfn", "releases/1.2.0", "/srv/worklog/current"])  # crashes two seconds after it is up
     result = module(
@@ -755,7 +755,7 @@ def test_a_rolling_restart_loses_no_request(lab: Any) -> None:
 
 def test_a_node_that_fails_stops_the_roll_and_stays_out(lab: Any, restore: Any) -> None:
     restore.run("lb1", ["rm", "-f", "/var/lib/lab-rotation/app1.drain"])
-    restore.run("app1", ["systemctl", "restart", "worklog-api"])
+    restore.restart("app1", "worklog-api")
     restore.path("app1", "/srv/worklog/current")
     before = pids(lab)
     lab.exec("app1", ["ln", "-sfn", "releases/1.2.0", "/srv/worklog/current"])

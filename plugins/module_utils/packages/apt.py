@@ -81,7 +81,8 @@ class Apt:
 
     def audit(self) -> str:
         """Return what dpkg has not finished, in its own words; empty when all is well."""
-        return self._run(["dpkg", "--audit"], timeout=QUESTION).stdout.strip()
+        told = self._run(["dpkg", "--audit"], timeout=QUESTION).stdout.strip()
+        return told or ("dpkg was cut off" if self.interrupted() else "")
 
     def interrupted(self) -> bool:
         """Tell whether dpkg was cut off, which apt-get refuses to go on from; by dpkg's journal, as apt-get does."""

@@ -258,6 +258,7 @@ class Worker:
         if not wrong:
             outcome.message = "every package has the version that was recorded"
             if not request.check_mode and current.stage != "rolled_back":
+                self._mark_as_before(current, installed)
                 current.settled = False
                 current.save("rolled_back", self._clock(), request.lease, outcome.message)
                 outcome.changed = True
@@ -300,9 +301,7 @@ class Worker:
         there = [name for name in new if name in installed]
         done = self.apt.put_back(kept, there, request.timeout, request.lock_timeout)
         after = self.apt.installed()
-        old = sorted(ours & after.keys() & current.before.keys())
-        self.apt.mark("auto", [name for name in old if name in current.automatic])
-        self.apt.mark("manual", [name for name in old if name not in current.automatic])
+        self._mark_as_before(current, after)
         wrong = transaction.differences(current.before, _versions(after))
         if wrong:
             current.save("rolling_back", self._clock(), request.lease, "; ".join(wrong))
@@ -313,6 +312,12 @@ class Worker:
         advice = "deny what was wrong (patch_deny) until there is a better version, else the next run installs it again"
         outcome.findings.append(Finding("packages.taken_back", names, "warning", f"taken back: {names}", advice=advice))
         return self._after(outcome, changes, after)
+
+    def _mark_as_before(self, current: Transaction, installed: Mapping[str, Installed]) -> None:
+        """Mark the packages that were there before as automatic or manual again."""
+        old = sorted({_change(one).key for one in current.changes} & installed.keys() & current.before.keys())
+        self.apt.mark("auto", [name for name in old if name in current.automatic])
+        self.apt.mark("manual", [name for name in old if name not in current.automatic])
 
     def _taken_over(self, outcome: Outcome, request: Request) -> Outcome:
         if outcome.current and not request.check_mode:
