@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "build" / "reports"
-BACKGROUND = ["molecule", "sanity", "unit", "importer"]  # the first one makes the images of the lab
+BACKGROUND = ["molecule", "sanity", "importer", "unit"]  # the first one makes the images of the lab
 STEPS = ["lint", "system", *BACKGROUND]
 
 

@@ -85,8 +85,11 @@ def blocked(lab: Lab) -> Iterator[None]:
 
 def wait_for_dump(lab: Lab) -> int:
     """Wait until a dump stands at the locked table, and return the id of its process."""
-    limit = time.monotonic() + 20
-    waiting = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE '%zz_last%' AND STATE LIKE 'Wait%'"
+    limit = time.monotonic() + 60
+    waiting = (  # not the one that counts its rows
+        "SELECT COUNT(*) FROM information_schema.PROCESSLIST"
+        " WHERE INFO LIKE '%zz_last%' AND INFO NOT LIKE '%COUNT(*)%' AND STATE LIKE 'Wait%'"
+    )
     while time.monotonic() < limit:
         if int(sql(lab, waiting)[0][0]):
             argv = ["pgrep", "--exact", "mariadb-dump"]
