@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What `make test` does: every step runs, also when an earlier one failed, and a table closes the run.
 
-After the quick static checks the tests on the lab run, and beside them, one after the other, what needs one processor;
-its output comes at the end. Steps that write JUnit reports into build/reports count each test; the others count as one.
+After the quick static checks the tests on the lab run, and beside them, one after the other, Molecule and what needs no
+lab; their output comes at the end. Steps that write JUnit reports into build/reports count each test; the others count
+as one.
 """
 
 from __future__ import annotations
