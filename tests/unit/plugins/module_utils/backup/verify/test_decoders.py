@@ -97,7 +97,7 @@ def test_whole_streams_pass(codec: str, make: Callable[[], Decoder]) -> None:
 
 
 @variants
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_pieces_make_no_difference(codec: str, make: Callable[[], Decoder], seed: int) -> None:
     source = random.Random(seed)
