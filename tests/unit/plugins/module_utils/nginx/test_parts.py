@@ -123,6 +123,14 @@ def test_files_that_changed(tmp_path):
     assert not instance.changed_since(config, os.stat(tmp_path / "sub" / "a").st_ctime + 3600)
 
 
+def test_a_reading_that_is_interrupted_between_the_clocks_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a file would seem to be newer than the worker that was started after it, and nginx be reloaded again."""
+    since_boot = iter([20.0, 20.024, 20.0, 20.0, 20.0])
+    monkeypatch.setattr(instance.time, "time", lambda: 1_000_020.0)
+    monkeypatch.setattr(instance.time, "clock_gettime", lambda clock: next(since_boot))
+    assert instance.boot_time() == 1_000_000.0
+
+
 # -- asking ---------------------------------------------------------------------------------------------------------
 
 
