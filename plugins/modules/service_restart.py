@@ -160,6 +160,7 @@ attributes:
 notes:
   - The log may hold secrets of the service. Set O(log_lines=0) to leave it out.
   - For ports of other accounts' processes, units and PM2 of another account, become root.
+  - Two calls for one service, as root, wait for each other, also when the controller of one has died.
 author:
   - Worklog Maintenance contributors (@worklog)
 """
@@ -304,6 +305,7 @@ log_tail:
   sample: ["Error: listen EADDRINUSE: address already in use :::3002"]
 """
 
+import contextlib
 import re
 import shlex
 from typing import Any
@@ -321,6 +323,7 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.service.restar
     Ready,
     Request,
     Restarter,
+    alone,
 )
 
 
@@ -416,7 +419,10 @@ def main() -> None:
             pm2_home=given["pm2_home"],
             pm2_ecosystem=given["pm2_ecosystem"],
         )
-        outcome = Restarter(manager, request, run).work(check=module.check_mode)
+        # twice: the other may have to put back what was there before, and wait for that
+        patience = 2 * (request.timeout + request.watch)
+        with contextlib.nullcontext() if module.check_mode else alone(manager.title, patience):
+            outcome = Restarter(manager, request, run).work(check=module.check_mode)
     except ServiceError as error:
         module.fail_json(msg=f"nothing was touched: {error}", **outcome.as_dict())
     result = outcome.as_dict()

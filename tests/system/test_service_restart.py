@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import subprocess
 import time
@@ -345,6 +346,17 @@ def test_a_crash_loop_is_counted(scratch: Scratch) -> None:
     assert result["restarts"] >= 1 or "auto-restart" in result["msg"]
     assert not scratch.call("scratch", state="stopped")["failed"]
     assert scratch.lab.exec("ops1", ["systemctl", "is-active", "scratch"], check=False).stdout.strip() != "active"
+
+
+def test_a_call_waits_for_another_one_that_is_at_work_on_the_service(scratch: Scratch) -> None:
+    """As for what a dead controller has left running: to each of them the restart of the other would be a crash."""
+    scratch.unit("scratch")
+    scratch.start("scratch")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        both = [pool.submit(scratch.call, "scratch", watch=3) for _call in range(2)]
+        one, other = (call.result() for call in both)
+    assert not one["failed"] and not other["failed"], (one, other)
+    assert one["pids_after"] == other["pids_before"] or other["pids_after"] == one["pids_before"]
 
 
 def test_the_signal_that_killed_it_is_named(scratch: Scratch) -> None:

@@ -9,9 +9,12 @@ The flow knows no service manager; it is handed one, a clock and a sleep.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +32,8 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.service.manage
 )
 from ansible_collections.worklog.maintenance.plugins.module_utils.service.probe import Answer, Probe, Sampler, all_good
 
+#: Where root keeps the locks of services.
+LOCKS = "/run/worklog-maintenance"
 #: Questions in a row that may fail during the watch before it counts as a failure.
 TOLERATED = 2
 
@@ -126,6 +131,38 @@ class _Logs:
     mark: Any
     files: Mapping[str, Place]
     oom_kills: int
+
+
+@contextlib.contextmanager
+def alone(title: str, patience: float, root: str = LOCKS) -> Iterator[None]:
+    """Keep other calls for the same service out: to each of two at once the restart of the other is a crash.
+
+    So it is when a controller has died, its module goes on, and the next run begins. Only root has a place for a lock
+    that nobody else can hold; for other accounts there is none.
+
+    :param patience: seconds to wait for the other.
+    :raises ServiceError: when the other does not end.
+    """
+    if os.geteuid() != 0:
+        yield
+        return
+    os.makedirs(root, mode=0o700, exist_ok=True)
+    path = os.path.join(root, re.sub(r"[^A-Za-z0-9@._-]", "_", title) + ".lock")
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    words = f"another call has been at work on {title} for {patience:g} s"
+                    raise ServiceError(f"{words}; run this again when it has ended") from None
+                time.sleep(0.1)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class Restarter:

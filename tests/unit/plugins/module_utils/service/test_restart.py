@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Callable
 
 import pytest
@@ -301,3 +302,18 @@ def test_the_result_holds_plain_values() -> None:
     result = work(Fake()).as_dict()
     assert result["operation"] == "restart" and result["pids_before"] == [1] and result["pids_after"] == [2]
     assert result["state_after"] == "active (running)" and result["restored"] is False
+
+
+def test_calls_for_one_service_keep_each_other_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(flow.os, "geteuid", lambda: 0)
+    root = str(tmp_path / "locks")
+    with flow.alone("unit a@../b.service", 0, root), flow.alone("unit c.service", 0, root):
+        assert sorted(os.listdir(root)) == ["unit_a@.._b.service.lock", "unit_c.service.lock"]
+        words = r"another call has been at work on unit c\.service for 0\.2 s"
+        with pytest.raises(ServiceError, match=words), flow.alone("unit c.service", 0.2, root):
+            pass
+    with flow.alone("unit c.service", 0, root):
+        pass
+    monkeypatch.setattr(flow.os, "geteuid", lambda: 1000)
+    with flow.alone("unit d.service", 0, root), flow.alone("unit d.service", 0, root):
+        assert "unit_d.service.lock" not in os.listdir(root)
