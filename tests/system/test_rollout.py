@@ -253,6 +253,7 @@ def kill_and_resume(rollout: Rollout, method: str, node: str, step: str, way: st
         *[("canary", "app2", step) for step in ("keep", "switch", "restart", "deployed")],
         *[("canary", node, step) for node in BALANCERS for step in ("begin", "share_5", "share_25", "promote")],
         ("canary", "app1", "switch"),
+        ("canary", "app1", "deployed"),
     ],
 )
 def test_a_controller_is_killed_at_every_step(rollout: Rollout, method: str, node: str, step: str, way: str) -> None:
