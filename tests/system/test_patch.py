@@ -285,6 +285,34 @@ def test_hosts_are_refused_before_they_are_out_of_service(fresh: Site, tmp_path:
     assert fresh.lab.exec("lb1", ["test", "-e", "/var/tmp/wl-announced"], check=False).returncode == 1
 
 
+@pytest.mark.capability("C1", "C3")
+def test_a_host_in_nobodys_way_is_refused_too_and_a_cut_rollback_gets_its_marks(fresh: Site) -> None:
+    """Without load balancer and announcements it is prepared and changed in one call."""
+    before = fresh.packages("ops1")
+    fresh.offer("1.1", nodes=["ops1"])
+    done = fresh.patch("ops1")
+    record = fresh.record("ops1")
+    assert done.returncode == 2 and record["result"] == "refused", tail(done)
+    assert "neither in the cache nor in a repository" in record["details"]["message"], record
+    assert fresh.packages("ops1") == before
+
+    fresh.offer("1.0", "1.1", nodes=["ops1"])
+    done = fresh.patch("ops1")
+    assert done.returncode == 0 and fresh.version("ops1") == "ii 1.1", tail(done)
+    # cut off when dpkg had put the old versions back, but before they were marked as they were
+    changes = fresh.stage("ops1")["changes"]
+    automatic = "wl-demo" in fresh.sh("ops1", "apt-mark", "showauto").split()
+    fresh.sh("ops1", "dpkg", "-i", *[one["kept"] for one in changes if one["kept"]])
+    for one in changes:
+        if not one["kept"]:
+            fresh.sh("ops1", "dpkg", "--purge", one["name"])
+    fresh.sh("ops1", "apt-mark", "manual" if automatic else "auto", "wl-demo")
+    assert fresh.packages("ops1") != before
+    taken = fresh.lab.module("ops1", "package_apply", state="rolled_back")
+    assert taken["changed"] and taken["message"] == "every package has the version that was recorded", taken
+    assert fresh.packages("ops1") == before
+
+
 @pytest.mark.capability("C3")
 def test_a_dependency_that_is_dropped_stays_and_goes_back_with_the_rest(fresh: Site) -> None:
     """An upgrade removes nothing. What somebody has removed since has to be put back before the rest can go back."""
@@ -327,6 +355,8 @@ def test_what_staging_has_proven_is_what_production_gets(fresh: Site, tmp_path: 
     content["releases"]["debian 12 amd64"]["wl-demo:all"] = "1.2"
     altered = fresh.lab.module("lb1", "package_state", manifest=content)
     assert altered["failed"] and "it was altered after it was made" in altered["msg"], altered
+    done = fresh.patch("lb1", patch_manifest="/nowhere/manifest.json")
+    assert done.returncode == 2 and "must be on the controller (/nowhere/manifest.json)" in done.stdout, tail(done)
     done = fresh.patch("lb1:app2", patch_canary="lb1", patch_manifest=str(manifest))
     message = fresh.record("app2")["details"]["message"]
     assert done.returncode == 2 and fresh.record("app2")["result"] == "refused", tail(done)
