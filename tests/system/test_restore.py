@@ -322,6 +322,44 @@ def test_a_rollback_takes_the_data_back_when_it_is_asked_to(noted: Noted, restor
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.soak
+@pytest.mark.capability("B4")
+@pytest.mark.parametrize("source", ["cache", "uploads"])
+def test_a_rollback_takes_redis_and_files_back(noted: Noted, restore: Restore, movable: None, source: str) -> None:
+    """Written by the new release, and not understood by the old one."""
+    lab, key, uploads = noted.lab, ["redis-cli", "GET", "noted"], "/srv/test-restore"
+    restore.path("db1", uploads)
+    restore.run("db1", ["redis-cli", "DEL", "noted"])
+    lab.exec("db1", ["mkdir", "-p", uploads])
+    lab.write("db1", f"{uploads}/photo.jpg", "format one\n")
+    lab.exec("db1", ["redis-cli", "SET", "noted", "format one"])
+    noted.program.run(source, "full" if source == "cache" else "snapshot")
+    site = released(lab, restore)
+    lab.write("db1", f"{uploads}/photo.jpg", "format two\n")
+    lab.exec("db1", ["redis-cli", "SET", "noted", "format two"])
+    place = {"cache": ("/var/lib/redis", "redis-server.service"), "uploads": (uploads, "")}[source]
+    data = {
+        **IN_PLACE,
+        "restore_source": source,
+        "restore_directory": place[0],
+        "restore_service": place[1],
+        "restore_confirm": f"{source}@db1",
+        "restore_application_hosts": "app",
+        "service_restart_name": "worklog-api",
+        "service_restart_ready": ["http://127.0.0.1:8080/health"],
+    }
+    try:
+        code, output = site.play("rollback", release_reason="it reads nothing", release_data="restore", **data)
+        assert code == 0, output
+        assert site.versions() == ["1.0.0", "1.0.0"] and not site.in_service()
+        found = lab.exec("db1", key).stdout.strip(), lab.read("db1", f"{uploads}/photo.jpg").strip()
+        assert found == (("format one", "format two") if source == "cache" else ("format two", "format one"))
+        told = records(lab)[-1]
+        assert (told["what"], told["result"], told["subject"]) == ("restore", "ok", source)
+    finally:
+        lab.exec("db1", ["sh", "-c", "rm -rf /var/lib/redis.before-* /srv/test-restore.before-*"])
+
+
 def released(lab: Lab, restore: Restore) -> Site:
     """Both hosts run 1.1.0, released after 1.0.0."""
     site = at_first(lab, restore, Path("/dev/null"))
@@ -445,14 +483,19 @@ def test_logs_come_back_file_by_file(noted: Noted, restore: Restore) -> None:
     assert lab.read("db1", f"{place}/access.log") == "tampered with\n"
 
 
-def test_redis_comes_back_also_with_append_only_files(noted: Noted) -> None:
+@pytest.fixture
+def movable(noted: Noted) -> None:
+    """As for the database: a directory of the image's own layer cannot be renamed."""
     lab = noted.lab
-    # As for the database: a directory of the image's own layer cannot be renamed.
     lab.exec("db1", ["systemctl", "stop", "redis-server"])
     lab.exec(
         "db1", ["sh", "-c", "cp -a /var/lib/redis /var/lib/r && rm -rf /var/lib/redis && mv /var/lib/r /var/lib/redis"]
     )
     lab.exec("db1", ["systemctl", "start", "redis-server"])
+
+
+def test_redis_comes_back_also_with_append_only_files(noted: Noted, movable: None) -> None:
+    lab = noted.lab
     assert lab.exec("db1", ["redis-cli", "CONFIG", "GET", "appendonly"]).stdout.split()[-1] == "yes"
     lab.exec("db1", ["redis-cli", "SET", "noted", "before"])
     noted.program.run("cache", "full")
