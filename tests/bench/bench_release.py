@@ -71,7 +71,8 @@ def definition(gate: bool) -> str:
     """The worklog API of the lab's inventory, without the backups, which a new lab does not have."""
     text = (ROOT / "inventories/lab/group_vars/all/releases.yml").read_text(encoding="utf-8")
     every: dict[str, Any] = yaml.safe_load(text)["release_applications"]
-    one = {**every["worklog-api"], "backup": {}, "gate": GATE if gate else {}}
+    one = {name: value for name, value in every["worklog-api"].items() if name not in ("backup", "gate")}
+    one.update({"gate": GATE} if gate else {})
     one["requests"] = one["requests"][:1]  # what is wrong is to be found under traffic
     return json.dumps({"release_applications": {"worklog-api": one}})
 
