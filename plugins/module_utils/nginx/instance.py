@@ -446,11 +446,6 @@ def changed_since(config: Config, instant: float) -> dict[str, float]:
 
 
 def serving_since(instance: Instance) -> float | None:
-    """Return when the oldest worker that takes requests was started, in seconds since 1970; None without one.
-
-    The kernel tells the tick in which it was; the end of that is taken, since nginx reads its files before.
-    """
+    """Return when the oldest worker that takes requests was started, in seconds since 1970; None without one."""
     active, _ignored = instance.workers()
-    if not active:
-        return None
-    return min(one.started for one in active) + 1 / instance.system.ticks_per_second + instance.system.booted()
+    return min(one.started for one in active) + instance.system.booted() if active else None
