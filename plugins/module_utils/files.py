@@ -2,16 +2,20 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The one way to replace a file: atomically, with its owner, mode, ACL and extended attributes, and back again."""
+"""The one way to replace a file: atomically, with its owner, mode, ACL and extended attributes, and back again.
+
+And the one way to wait for the lock of a file.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 #: Where copies of replaced files go. Not beside the file: a directory such as conf.d would read them.
 BACKUP_ROOT = "/var/backups/worklog-maintenance"
@@ -134,6 +138,27 @@ def backup(path: str, *, root: str = BACKUP_ROOT, keep: int = 10) -> str:
     except OSError as error:
         raise FileError(f"cannot keep a copy of {source} in {directory}: {error.strerror}") from error
     return copy
+
+
+def lock(
+    descriptor: int,
+    timeout: float,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> bool:
+    """Lock an open file or directory until it is closed; return False when another process has it for too long.
+
+    :param timeout: seconds to wait.
+    """
+    deadline = clock() + timeout
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if clock() >= deadline:
+                return False
+            sleep(0.05)
 
 
 def sync_directory(path: str) -> None:

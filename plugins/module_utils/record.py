@@ -6,15 +6,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
+from ansible_collections.worklog.maintenance.plugins.module_utils import files
 from ansible_collections.worklog.maintenance.plugins.module_utils.finding import Finding, worst
 
 #: Where the records of a host are kept.
@@ -110,12 +109,5 @@ def read(path: str) -> Iterator[dict[str, Any]]:
 
 
 def _lock(descriptor: int, path: str, timeout: float) -> None:
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise RecordError(f"cannot write a record to {path}: it is locked by another process") from None
-            time.sleep(0.05)
+    if not files.lock(descriptor, timeout):
+        raise RecordError(f"cannot write a record to {path}: it is locked by another process")

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import fcntl
 import json
 import os
 import re
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -315,15 +313,8 @@ class Store:
         except OSError as error:
             raise StateError(f"cannot use {self.directory}: {error.strerror}") from error
         try:
-            deadline = time.monotonic() + _LOCK_TIMEOUT
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() >= deadline:
-                        raise StateError(f"another process has kept {self.directory} for {_LOCK_TIMEOUT:g} s") from None
-                    time.sleep(0.05)
+            if not files.lock(descriptor, _LOCK_TIMEOUT):
+                raise StateError(f"another process has kept {self.directory} for {_LOCK_TIMEOUT:g} s")
             yield
         finally:
             os.close(descriptor)

@@ -10,7 +10,6 @@ The flow knows no service manager; it is handed one, a clock and a sleep.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import time
@@ -18,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.worklog.maintenance.plugins.module_utils import files
 from ansible_collections.worklog.maintenance.plugins.module_utils.command import Runner
 from ansible_collections.worklog.maintenance.plugins.module_utils.finding import Finding
 from ansible_collections.worklog.maintenance.plugins.module_utils.service import fallback as undo
@@ -141,25 +141,21 @@ def alone(title: str, patience: float, root: str = LOCKS) -> Iterator[None]:
     that nobody else can hold; for other accounts there is none.
 
     :param patience: seconds to wait for the other.
-    :raises ServiceError: when the other does not end.
+    :raises ServiceError: when the other does not end, or there is no room for the lock.
     """
     if os.geteuid() != 0:
         yield
         return
-    os.makedirs(root, mode=0o700, exist_ok=True)
     path = os.path.join(root, re.sub(r"[^A-Za-z0-9@._-]", "_", title) + ".lock")
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        deadline = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    words = f"another call has been at work on {title} for {patience:g} s"
-                    raise ServiceError(f"{words}; run this again when it has ended") from None
-                time.sleep(0.1)
+        os.makedirs(root, mode=0o700, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ServiceError(f"cannot make {path}, which keeps other calls out: {error.strerror}") from error
+    try:
+        if not files.lock(descriptor, patience):
+            words = f"another call has been at work on {title} for {patience:g} s"
+            raise ServiceError(f"{words}; run this again when it has ended")
         yield
     finally:
         os.close(descriptor)

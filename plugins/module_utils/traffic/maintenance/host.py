@@ -7,12 +7,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from ansible_collections.worklog.maintenance.plugins.module_utils import files
 from ansible_collections.worklog.maintenance.plugins.module_utils.command import CommandError, Result
 from ansible_collections.worklog.maintenance.plugins.module_utils.nginx.instance import System
 from ansible_collections.worklog.maintenance.plugins.module_utils.traffic.maintenance.base import ROOT, read, write
@@ -81,18 +81,10 @@ class Host:
         os.makedirs(self.root, mode=0o755, exist_ok=True)
         descriptor = os.open(os.path.join(self.root, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            limit = self.system.monotonic() + _TIMEOUT
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if self.system.monotonic() > limit:
-                        raise TrafficError(
-                            "another change of a mode is under way on this host; run this again when it has ended",
-                            refused=True,
-                        ) from None
-                    self.system.sleep(0.05)
+            if not files.lock(descriptor, _TIMEOUT, self.system.monotonic, self.system.sleep):
+                raise TrafficError(
+                    "another change of a mode is under way on this host; run this again when it has ended", refused=True
+                )
             yield
         finally:
             os.close(descriptor)
