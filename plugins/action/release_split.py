@@ -11,6 +11,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.worklog.maintenance.plugins.module_utils.release import definition
+from ansible_collections.worklog.maintenance.plugins.plugin_utils.run import run_id
 
 
 class ActionModule(ActionBase):
@@ -31,6 +32,7 @@ class ActionModule(ActionBase):
                 "drain": {"type": "list", "elements": "str", "default": []},
                 "drain_timeout": {"type": "float", "default": 60},
                 "drain_timeout_action": {"type": "str", "choices": ["fail", "continue"], "default": "fail"},
+                "note": {"type": "dict"},
             },
             mutually_exclusive=[("shares", "restore")],
         )
@@ -46,6 +48,9 @@ class ActionModule(ActionBase):
         sides = [side["name"] for side in options["sides"] if side["name"] in draining]
         if sides:
             options |= {"drain": sides, **{name: given[name] for name in ("drain_timeout", "drain_timeout_action")}}
+        if given["note"] is not None:
+            noted = {name: value for name, value in given["note"].items() if value != ""}
+            options["note"] = {"id": run_id(variables), **noted}
         result: dict[str, Any] = self._execute_module(
             module_name="worklog.maintenance.traffic_split", module_args=options, task_vars=variables
         )

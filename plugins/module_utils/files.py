@@ -108,6 +108,34 @@ def restore_all(contents: Mapping[str, bytes]) -> None:
         raise FileError("not restored: " + "; ".join(failures))
 
 
+def copy(source: str, target: str) -> None:
+    """Copy a file with its owner, mode, ACL and extended attributes in one step; missing directories are private.
+
+    :raises FileError: when it cannot be copied; what was there before is as it was.
+    """
+    place = os.path.realpath(target)
+    temporary = ""
+    try:
+        os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
+        status = os.stat(source)
+        descriptor, temporary = tempfile.mkstemp(
+            prefix=f".{os.path.basename(place)}.", suffix=".new", dir=os.path.dirname(place)
+        )
+        with open(source, "rb") as stream, os.fdopen(descriptor, "wb") as out:
+            shutil.copyfileobj(stream, out)
+            out.flush()
+            _copy_attributes(source, status, temporary)
+            os.fsync(out.fileno())
+        os.replace(temporary, place)
+        temporary = ""
+        sync_directory(os.path.dirname(place))
+    except OSError as error:
+        raise FileError(f"cannot copy {source} to {target}: {error.strerror or error}") from error
+    finally:
+        if temporary:
+            os.unlink(temporary)
+
+
 def backup(path: str, *, root: str = BACKUP_ROOT, keep: int = 10) -> str:
     """Copy a file with its owner, mode and attributes below ``root``, and return the path of the copy.
 

@@ -36,6 +36,12 @@ options:
     description: With O(state=applied), prepare the change first, for who has nothing to do between.
     type: bool
     default: false
+  finish:
+    description:
+      - With O(state=applied), compare the services with how they were and finish the change in the same call, when no
+        service has to start again and the host has not to either. Else it stays open, as without this option.
+    type: bool
+    default: false
   compare:
     description:
       - With O(state=finished), compare the services with how they were when the change was prepared.
@@ -43,7 +49,7 @@ options:
     type: bool
     default: false
   settle:
-    description: Seconds that services may take to come up, with O(compare).
+    description: Seconds that services may take to come up, with O(compare) and O(finish).
     type: float
     default: 60
   watch:
@@ -135,10 +141,12 @@ EXAMPLES = r"""
   worklog.maintenance.package_apply:
     state: applied
 
-- name: Do both in one call
+- name: Do both in one call, and finish it when nothing has to start again
   worklog.maintenance.package_apply:
     state: applied
     prepare: true
+    finish: true
+    watch: 20
     changes: "{{ packages.changes }}"
 
 - name: Finish it, when the services are as well as before
@@ -217,7 +225,7 @@ def request_of(given: dict[str, Any], check_mode: bool) -> work.Request:
         raise PackageError(f"changes: each needs name, architecture and to; {error} is missing") from error
     same = (
         *("hold", "anyway", "without_rollback", "one_way", "lease", "timeout", "lock_timeout", "keep"),
-        *("compare", "settle", "watch"),
+        *("finish", "compare", "settle", "watch"),
     )
     last = transaction.last()
     ended = last.owner if last and given["take_over"] else given["ended_owner"] or ""
@@ -241,6 +249,7 @@ def main() -> None:
             },
             "changes": {"type": "list", "elements": "dict", "default": []},
             "prepare": {"type": "bool", "default": False},
+            "finish": {"type": "bool", "default": False},
             "compare": {"type": "bool", "default": False},
             "settle": {"type": "float", "default": 60},
             "watch": {"type": "float", "default": 0},

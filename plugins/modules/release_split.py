@@ -55,6 +55,12 @@ options:
     type: str
     choices: [fail, continue]
     default: fail
+  note:
+    description:
+      - Note what was found in the state of the release before anything is changed, as
+        O(worklog.maintenance.traffic_split#module:note) does. C(id) may be left out, as of
+        M(worklog.maintenance.release_state).
+    type: dict
 seealso:
   - module: worklog.maintenance.traffic_split
 notes:
@@ -89,6 +95,10 @@ drained:
   returned: success
   type: list
   elements: dict
+release:
+  description: The state of the release, as RV(worklog.maintenance.traffic_split#module:release).
+  returned: with O(note)
+  type: dict
 applied_at:
   description: When the load balancer had been told, in seconds since 1970; null when nothing was changed.
   returned: success

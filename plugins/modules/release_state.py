@@ -92,6 +92,14 @@ options:
       stays.
     type: dict
     default: {}
+  copies:
+    description:
+      - With V(step), files of this host to copy when it is noted, and not done already, each with C(src) and C(dest).
+        Owner and mode stay, a file is replaced in one step, and one that is not there is passed over.
+      - So the configuration of the version before is kept, and put back. Missing directories are made with mode 0700.
+    type: list
+    elements: dict
+    default: []
   result:
     description:
       - How it has ended. V(good), the version runs. V(bad), it does not work and the one before runs. V(rolled_back),
@@ -148,8 +156,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 release:
-  description: The state after the action.
-  returned: success
+  description: The state after the action; where it has failed, as it is.
+  returned: when it could be read
   type: dict
   contains:
     current: {description: "What runs: version, artefact, id, since, and irreversible, when there is no way back.",
@@ -200,10 +208,12 @@ msg:
 
 import contextlib
 import json
+import os
 import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.worklog.maintenance.plugins.module_utils import files
 from ansible_collections.worklog.maintenance.plugins.module_utils.release import state as releases
 from ansible_collections.worklog.maintenance.plugins.module_utils.units import duration
 
@@ -237,6 +247,16 @@ def act(given: dict[str, Any], before: dict[str, Any], now: float) -> tuple[dict
     return before, {}
 
 
+def copy(copies: list[dict[str, Any]]) -> None:
+    """Copy the files that are there.
+
+    :raises FileError: when one cannot be copied.
+    """
+    for one in copies:
+        if os.path.exists(one["src"]):
+            files.copy(one["src"], one["dest"])
+
+
 def main() -> None:
     """Entry point of the module."""
     module = AnsibleModule(
@@ -258,6 +278,7 @@ def main() -> None:
             "break_lock": {"type": "str", "default": ""},
             "step": {"type": "str"},
             "weights_before": {"type": "dict", "default": {}},
+            "copies": {"type": "list", "elements": "dict", "default": []},
             "result": {"type": "str", "choices": list(releases.RESULTS)},
             "artefact": {"type": "str", "default": ""},
             "keep": {"type": "int", "default": 20},
@@ -273,6 +294,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     given, now = module.params, time.time()
+    before = None
     writes = given["action"] != "read" and not module.check_mode
     try:
         store = releases.Store(given["directory"], given["application"])
@@ -284,10 +306,13 @@ def main() -> None:
             after, said = act(given, before, now)
             if writes and after != before:
                 store.write(after)
+            if writes and not said.get("done"):
+                copy(given["copies"])
     except ValueError as error:
         module.fail_json(msg=f"lock_time: {error}", file=store.path)
-    except releases.StateError as error:
-        module.fail_json(msg=str(error), file=store.path, **({"holder": error.holder} if error.holder else {}))
+    except (releases.StateError, files.FileError) as error:
+        told = {"release": before, "holder": getattr(error, "holder", None)}
+        module.fail_json(msg=str(error), file=store.path, **{name: value for name, value in told.items() if value})
     result = {"notes": [], **said, "release": after, "file": store.path, "msg": releases.describe(after, now)}
     if module._diff:
         texts = [json.dumps(one, indent=2, sort_keys=True) + "\n" for one in (before, after)]

@@ -212,6 +212,33 @@ options:
     type: str
     choices: [fail, continue]
     default: fail
+  note:
+    description:
+      - Note RV(before) in the state of a release that is under way, before anything is changed, as
+        M(worklog.maintenance.release_state) does with O(worklog.maintenance.release_state#module:weights_before).
+      - A release that has lost its lock changes nothing. In check mode nothing is noted.
+    type: dict
+    suboptions:
+      application:
+        description: Name of the application.
+        type: str
+        required: true
+      id:
+        description: Identifier of the release.
+        type: str
+        required: true
+      step:
+        description: Name of the step.
+        type: str
+        required: true
+      name:
+        description: Under which name of C(weights_before). What was noted first stays.
+        type: str
+        required: true
+      directory:
+        description: Directory of the states.
+        type: path
+        default: /var/lib/worklog-maintenance/releases
 notes:
   - Needs root on the load balancer, or for HAProxy with O(persist=none) an account that may open the socket.
   - Connections that clients hold to old workers of nginx are closed by a reload, which can cost a request that is just
@@ -366,17 +393,27 @@ findings:
   returned: always
   type: list
   elements: dict
+release:
+  description: The state of the release, as RV(worklog.maintenance.release_state#module:release).
+  returned: with O(note), once it was noted
+  type: dict
+holder:
+  description: The release that holds the lock.
+  returned: with O(note), when it is another one
+  type: dict
 refused:
   description: Whether nothing was touched, since what was asked or found does not allow it.
   returned: failure
   type: bool
 """
 
+import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.worklog.maintenance.plugins.module_utils import command
 from ansible_collections.worklog.maintenance.plugins.module_utils.nginx.instance import System
+from ansible_collections.worklog.maintenance.plugins.module_utils.release import state as releases
 from ansible_collections.worklog.maintenance.plugins.module_utils.traffic import work
 from ansible_collections.worklog.maintenance.plugins.module_utils.traffic.balancer import Request
 from ansible_collections.worklog.maintenance.plugins.module_utils.traffic.probe import MarkedProbe
@@ -404,6 +441,13 @@ def _options() -> dict[str, Any]:
         "timeout": {"type": "float", "default": 10},
         "validate_certs": {"type": "bool", "default": True},
     }
+    note = {
+        "application": {"type": "str", "required": True},
+        "id": {"type": "str", "required": True},
+        "step": {"type": "str", "required": True},
+        "name": {"type": "str", "required": True},
+        "directory": {"type": "path", "default": releases.DIRECTORY},
+    }
     strategies = ["haproxy", "nginx_include", "nginx_split_clients", "nginx_socket", "nginx_flag", "nginx_flags"]
     return {
         "strategy": {"type": "str", "choices": strategies, "required": True},
@@ -425,6 +469,7 @@ def _options() -> dict[str, Any]:
         "drain": {"type": "list", "elements": "str", "default": []},
         "drain_timeout": {"type": "float", "default": 60},
         "drain_timeout_action": {"type": "str", "choices": ["fail", "continue"], "default": "fail"},
+        "note": {"type": "dict", "options": note},
     }
 
 
@@ -466,18 +511,29 @@ def main() -> None:
         supports_check_mode=True,
     )
     balancer = None
+    released: dict[str, Any] = {}
+
+    def note(before: dict[str, Any]) -> None:
+        """Note in the state of a release what was found."""
+        given = module.params["note"]
+        if given:
+            store = releases.Store(given["directory"], given["application"])
+            released["release"] = store.note(given["id"], given["step"], time.time(), {given["name"]: before})
+
     try:
         system = System(command.run)
         request = _request(module.params, module.check_mode)
         balancer = work.make(request, system)
-        outcome = work.carry_out(request, system, balancer)
+        outcome = work.carry_out(request, system, balancer, note=note)
+    except releases.StateError as error:
+        module.fail_json(msg=str(error), refused=True, **({"holder": error.holder} if error.holder else {}))
     except ValueError as error:
         module.fail_json(msg=f"the capacity of a server must be a number: {error}", refused=True)
     except TrafficError as error:
         found = [one.as_dict() for one in balancer.findings] if balancer is not None else []
-        module.fail_json(msg=str(error), refused=error.refused, **{"findings": found, **error.details})
+        module.fail_json(msg=str(error), refused=error.refused, **{"findings": found, **error.details, **released})
     names = ("changed", "in_flight", "proof", "drained", "applied_at", "proven_at")
-    result = {name: getattr(outcome, name) for name in names}
+    result = {**{name: getattr(outcome, name) for name in names}, **released}
     result.update(before=work.as_dict(outcome.before), after=work.as_dict(outcome.after))
     result["findings"] = [finding.as_dict() for finding in outcome.findings]
     if module._diff:

@@ -313,6 +313,29 @@ def test_a_host_in_nobodys_way_is_refused_too_and_a_cut_rollback_gets_its_marks(
     assert fresh.packages("ops1") == before
 
 
+@pytest.mark.capability("C1")
+def test_the_call_that_makes_a_change_finishes_it_only_when_all_is_well_and_nothing_has_to_start_again(
+    fresh: Site,
+) -> None:
+    def apply(version: str, watch: float) -> dict[str, Any]:
+        fresh.offer("1.0", "1.1", version, nodes=["ops1"])
+        changes = fresh.lab.module("ops1", "package_state", refresh=True, include_installed=False)["changes"]
+        given = {"prepare": True, "finish": True, "changes": changes, "settle": 5, "watch": watch}
+        return dict(fresh.lab.module("ops1", "package_apply", state="applied", **given))
+
+    done = apply("1.1", 0.5)
+    assert done["transaction"]["stage"] == "finished" == fresh.stage("ops1")["stage"], done
+    done = apply("1.5", 6)  # its service crashes three seconds after it is up
+    assert done["failed"] and not done["refused"] and "wl-demo" in done["msg"], done
+    assert fresh.stage("ops1")["stage"] == "applied" and fresh.version("ops1") == "ii 1.5"
+    for state in ("rolled_back", "finished"):
+        fresh.lab.module("ops1", "package_apply", state=state)
+    done = apply("1.6", 0.5)
+    assert done["reboot"] and done["transaction"]["stage"] == "applied", done
+    done = fresh.lab.module("ops1", "package_apply", state="finished")
+    assert done["transaction"]["stage"] == "finished", done
+
+
 @pytest.mark.capability("C3")
 def test_a_dependency_that_is_dropped_stays_and_goes_back_with_the_rest(fresh: Site) -> None:
     """An upgrade removes nothing. What somebody has removed since has to be put back before the rest can go back."""

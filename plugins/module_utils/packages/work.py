@@ -49,6 +49,7 @@ class Request:
     :param one_way: patterns of packages that may be taken back although that is not safe.
     :param lease: seconds for which no other run may take over.
     :param keep: how many transactions stay, with their packages.
+    :param finish: whether a change that leaves nothing to start again is compared and finished by the same call.
     :param compare: whether the services are compared with those before, and watched, before the change is finished.
     :param settle: seconds that they may take to come up.
     :param watch: how long they are watched after that.
@@ -65,6 +66,7 @@ class Request:
     timeout: float = 3600.0
     lock_timeout: float = 60.0
     keep: int = 3
+    finish: bool = False
     compare: bool = False
     settle: float = 60.0
     watch: float = 0.0
@@ -226,7 +228,10 @@ class Worker:
         current.save("applied", self._clock(), request.lease)
         said = f"{_count(changes)} changed to exactly what was asked for, as dpkg tells"
         outcome.message = said if changes else "no package was to be changed"
-        return self._after(outcome, changes, installed)
+        self._after(outcome, changes, installed)
+        if request.finish and not outcome.restart and not outcome.reboot:
+            outcome.current = self.finish(replace(request, compare=True)).current
+        return outcome
 
     def finish(self, request: Request) -> Outcome:
         """Say that all is well with the change, or with its having been taken back or not begun."""

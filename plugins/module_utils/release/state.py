@@ -301,6 +301,18 @@ class Store:
         except files.FileError as error:
             raise StateError(str(error)) from error
 
+    def note(self, id: str, step_name: str, now: float, weights_before: Mapping[str, Any]) -> dict[str, Any]:
+        """Note a step, and how a load balancer was found, and return the state.
+
+        :raises StateError: when the release does not hold the lock, or it cannot be noted.
+        """
+        with self.alone():
+            before = self.read()
+            after, _done = step(before, id, step_name, now, weights_before)
+            if after != before:
+                self.write(after)
+        return after
+
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Keep other processes of this host out, so that of two that begin at once only one does.

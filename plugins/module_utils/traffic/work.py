@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,9 +58,11 @@ def carry_out(
     system: System,
     balancer: Balancer,
     asker: probe.Asker = probe.ask,
+    note: Callable[[dict[str, Any]], None] = lambda before: None,
 ) -> Outcome:
     """Do what is asked and return what was found and done.
 
+    :param note: called with what was found before anything is changed.
     :raises TrafficError: when it cannot be done or did not take effect; the old division is in force then, or the
         message says what is not.
     """
@@ -77,6 +79,7 @@ def carry_out(
     if request.check_mode:
         balancer.look(before)
         return outcome
+    note(as_dict(before))
     try:
         if changed:
             outcome.proof.update(balancer.apply(before, target))

@@ -132,3 +132,36 @@ def test_backup_leaves_copies_of_other_files_alone(target: Path, tmp_path: Path)
     files.backup(str(target), root=root, keep=1)
     files.backup(str(target), root=root, keep=1)
     assert os.path.exists(kept)
+
+
+def test_a_copy_is_what_the_file_is_and_its_directory_private(target: Path, tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        os.chown(target, 65534, 65534)
+    place = tmp_path / "kept" / "1.0.0" / "%etc%nginx.conf"
+    files.copy(str(target), str(place))
+    before, after = target.stat(), place.stat()
+    assert place.read_bytes() == b"old\r\n"
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    assert stat.S_IMODE(place.parent.stat().st_mode) == 0o700
+    assert os.listdir(place.parent) == [place.name]
+
+
+def test_a_copy_onto_a_link_replaces_what_the_link_names(target: Path, tmp_path: Path) -> None:
+    source, link = tmp_path / "kept", tmp_path / "link"
+    source.write_bytes(b"kept")
+    link.symlink_to(target)
+    files.copy(str(source), str(link))
+    assert link.is_symlink() and target.read_bytes() == b"kept"
+
+
+def test_a_copy_that_fails_leaves_what_was_there(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    source = target.with_name("source")
+    source.write_bytes(b"new")
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(files.FileError, match="No space left"):
+        files.copy(str(source), str(target))
+    assert target.read_bytes() == b"old\r\n"
+    assert sorted(os.listdir(target.parent)) == ["nginx.conf", "source"]

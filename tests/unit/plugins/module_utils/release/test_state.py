@@ -207,6 +207,19 @@ def test_a_name_leads_nowhere_else(tmp_path: Path, name: str) -> None:
         releases.Store(str(tmp_path), name)
 
 
+def test_a_division_is_noted_once_and_only_by_who_has_the_lock(tmp_path: Path) -> None:
+    store = releases.Store(str(tmp_path), "api")
+    with pytest.raises(releases.StateError, match="begin it first"):
+        store.note("job-1", "drain app1", NOW, {"app1": {"settings": 1}})
+    store.write(releases.begin(store.read(), asked("job-1"), NOW)[0])
+    store.note("job-1", "drain app1", NOW, {"app1": {"settings": 1}})
+    after = store.note("job-1", "drain app1", NOW, {"app1": {"settings": 2}})
+    assert after == store.read() and after["under_way"]["weights_before"] == {"app1": {"settings": 1}}
+    with pytest.raises(releases.StateError, match="has lost its lock") as error:
+        store.note("job-2", "drain app1", NOW, {})
+    assert error.value.holder is not None and store.read() == after
+
+
 def test_of_many_that_begin_at_once_one_does(tmp_path: Path) -> None:
     won: list[str] = []
 

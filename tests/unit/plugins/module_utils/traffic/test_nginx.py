@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +238,28 @@ def test_states_are_of_haproxy(setting: Setting) -> None:
     system = setting.machine.system()
     with pytest.raises(TrafficError, match="'weight' and 'state' are of haproxy"):
         work.carry_out(request, system, work.make(request, system))
+
+
+def test_what_was_found_is_noted_before_anything_is_changed(setting: Setting) -> None:
+    noted: list[tuple[dict[str, Any], bool]] = []
+
+    def note(before: dict[str, Any]) -> None:
+        noted.append((before, setting.flag.exists()))
+
+    def refuse(before: dict[str, Any]) -> None:
+        raise OSError("the disk is full")
+
+    def run(note: Callable[[dict[str, Any]], None], check_mode: bool = False) -> None:
+        sides = [Side("blue", ("127.0.0.1:9101",), 0), Side("green", ("127.0.0.1:9102",), 100)]
+        request = Request("nginx_flag", sides, path=str(setting.flag), check_mode=check_mode)
+        system = setting.machine.system()
+        work.carry_out(request, system, work.make(request, system), note=note)
+
+    run(note, check_mode=True)
+    assert noted == []
+    with pytest.raises(OSError, match="full"):
+        run(refuse)
+    assert not setting.flag.exists()
+    run(note)
+    ((before, was_there),) = noted
+    assert before["division"] == {"blue": 100, "green": 0} and not was_there and setting.flag.exists()
