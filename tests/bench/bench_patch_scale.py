@@ -11,8 +11,11 @@ own packages; no service is restarted, nothing is loaded over a network, and all
 which real ones do not. That favours the bare play: what a host does by itself is paid here too.
 
 Each number of hosts is begun with one package that is out of date. The bare play loads the lists and upgrades, one
-task; the same again finds nothing to do. The playbook does the same twice, on hosts that were put back. Seconds are
-those of the whole command; "controller" is the processor time of ansible-playbook itself, without what the hosts do.
+task; the same again finds nothing to do. The play by hand also does, with builtin modules, some of what the playbook
+does: it reads packages and services before and after, compares the services, and leaves a line on the host; it keeps no
+old packages and looks for nothing that stands in the way. The playbook is run twice, as the bare play. All begin on
+hosts that were put back. Seconds are those of the whole command; "controller" is the processor time of ansible-playbook
+itself, without what the hosts do.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -35,13 +39,41 @@ from tests.lab import package_repository  # noqa: E402
 IMAGE = "worklog-lab/operations"
 NAME = "wl-bench-patch"
 SERIAL = [1, "10%", "25%"]
-BARE = [
+BARE: list[dict[str, Any]] = [
     {
         "hosts": "all",
         "gather_facts": False,
         "become": True,
         "serial": SERIAL,
         "tasks": [{"name": "Upgrade", "ansible.builtin.apt": {"update_cache": True, "upgrade": "safe"}}],
+    }
+]
+STATES = "services | dict2items | selectattr('value.state', 'eq', 'running') | map(attribute='key')"
+READ: list[dict[str, Any]] = [
+    {"name": "Read the packages", "ansible.builtin.command": "dpkg-query -W", "changed_when": False},
+    {"name": "Read the services", "ansible.builtin.service_facts": {}},
+]
+BEFORE, AFTER = ([{**task, "register": f"{when}_{name}"} for task, name in zip(READ, ("packages", "services"))]
+                 for when in ("before", "after"))  # fmt: skip
+STOPPED = f"before_services.ansible_facts.{STATES} | difference(after_services.ansible_facts.{STATES})"
+BY_HAND = [
+    {
+        **BARE[0],
+        "tasks": [
+            *BEFORE,
+            *BARE[0]["tasks"],
+            *AFTER,
+            {"name": "Compare the services", "ansible.builtin.assert": {"that": f"{STOPPED} | length == 0"}},
+            {
+                "name": "Leave a line",
+                "ansible.builtin.lineinfile": {
+                    "path": "/var/log/patch",
+                    "line": "{{ after_packages.stdout_lines | difference(before_packages.stdout_lines) | join(', ') }}",
+                    "create": True,
+                    "mode": "0640",
+                },
+            },
+        ],
     }
 ]
 OURS = {"patch_watch": 0, "patch_settle": 0, "patch_batches": SERIAL[1:]}
@@ -99,7 +131,7 @@ def play(inventory: Path, *argv: str) -> tuple[float, float]:
 
 
 def measure(directory: Path, hosts: Sequence[str]) -> Figures:
-    inventory, bare = directory / "hosts.json", directory / "bare.json"
+    inventory, bare, by_hand = (directory / f"{name}.json" for name in ("hosts", "bare", "by_hand"))
     common = {
         "ansible_connection": "community.docker.docker",
         "ansible_user": "root",
@@ -107,14 +139,16 @@ def measure(directory: Path, hosts: Sequence[str]) -> Figures:
     }
     inventory.write_text(json.dumps({"all": {"vars": common, "hosts": {host: {} for host in hosts}}}), encoding="utf-8")
     bare.write_text(json.dumps(BARE), encoding="utf-8")
+    by_hand.write_text(json.dumps(BY_HAND), encoding="utf-8")
     ours = ["worklog.maintenance.patch", "--extra-vars", json.dumps(OURS)]
     found: Figures = {}
-    for name, argv in (("bare", [str(bare)]), ("patch", ours)):
+    for name, argv in (("bare", [str(bare)]), ("by hand", [str(by_hand)]), ("patch", ours)):
         back(hosts)
         found[f"{name}, one package"] = play(inventory, *argv)
         if versions(hosts) != {"1.1"}:
             raise SystemExit(f"{name}: the hosts have {versions(hosts)}")
-        found[f"{name}, nothing to do"] = play(inventory, *argv)
+        if name != "by hand":
+            found[f"{name}, nothing to do"] = play(inventory, *argv)
     return found
 
 
@@ -142,7 +176,7 @@ def main() -> int:
             ratio = f"{seconds / base[0]:5.2f}  (controller {controller / base[1]:.2f})"
             print(
                 f"{name:30} {number:5} {seconds:8.1f} {seconds / number:7.2f} {controller:10.1f}"
-                f" {controller / number:7.2f} {os.getloadavg()[0]:5.1f}  {ratio if name.startswith('patch') else ''}",
+                f" {controller / number:7.2f} {os.getloadavg()[0]:5.1f}  {'' if name.startswith('bare') else ratio}",
                 flush=True,
             )
     return 0

@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ STATE = "/var/lib/worklog-maintenance/releases"
 RECORDS = "/var/log/worklog-maintenance/records.jsonl"
 RELEASES = "/srv/worklog/releases"
 BAD = "1.9.9"
-RATE = 100
+RATE = 50
 
 
 def by_hand(version: str, balanced: bool) -> list[dict[str, Any]]:
@@ -94,10 +95,14 @@ class Bench:
             raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
         return seconds
 
-    def release(self, playbook: str, fails: bool = False, gated: bool = False, **variables: Any) -> float:
+    def release(self, playbook: str, *, fails: bool = False, gated: bool = False, **variables: str) -> float:
         application = {name: value for name, value in self.application.items() if gated or name != "gate"}
-        given = {"release_application": "worklog-api", "release_applications": {"worklog-api": application}}
-        given.update(release_reason="benchmark", **variables)
+        given = {
+            "release_application": "worklog-api",
+            "release_applications": {"worklog-api": application},
+            **variables,
+        }
+        given["release_reason"] = "benchmark"
         return self.play(f"worklog.maintenance.{playbook}", "-e", json.dumps(given), fails=fails)
 
     def hand(self, version: str, balanced: bool) -> float:
@@ -118,10 +123,16 @@ class Bench:
             for name, text in (("VERSION", BAD), ("switches.json", json.dumps({"error_rate": 0.2}))):
                 self.lab.exec(node, ["tee", f"{RELEASES}/{BAD}/{name}"], stdin=text)
 
-    def recovery(self) -> float:
-        """Seconds from the decision of the gate until the last load balancer had been told, as the record has it."""
-        line = self.lab.exec("app2", ["tail", "-n", "1", RECORDS]).stdout
-        return float(json.loads(line)["recovery_seconds"])
+    def recovery(self) -> tuple[float, float]:
+        """Seconds from the gate's decision until the last load balancer had been told, and until all is as before.
+
+        The first is that of the record; to it is added what the journal of the host says, in whole seconds.
+        """
+        record = json.loads(self.lab.exec("app2", ["tail", "-n", "1", RECORDS]).stdout)
+        ended = json.loads(self.lab.exec("app2", ["cat", f"{STATE}/worklog-api.json"]).stdout)["finished"][-1]
+        (began,) = (one["at"] for one in ended["journal"] if one["step"] == "back")
+        rest = datetime.fromisoformat(ended["ended"].rstrip("Z")) - datetime.fromisoformat(began.rstrip("Z"))
+        return record["recovery_seconds"], record["recovery_seconds"] + rest.total_seconds()
 
     @contextlib.contextmanager
     def watched(self, seen: list[dict[str, Any]]) -> Iterator[None]:
@@ -144,39 +155,44 @@ def row(name: str, seconds: list[float], seen: list[dict[str, Any]], note: str =
 def there_and_back(bench: Bench, rounds: int, theirs: bool) -> None:
     """From 1.0.0 to 1.1.0 and back, by hand and by the playbooks."""
     simple, balanced = "by hand: link, restart", "by hand: out of the load balancers, link, restart"
-    new = {"release_version": "1.1.0", "release_accept_bad": "1.1.0"}  # going back says that it is bad
+
+    def upgrade() -> float:  # going back says that the version is bad
+        return bench.release("upgrade_in_place", release_version="1.1.0", release_accept_bad="1.1.0")
+
     ways: dict[str, Callable[[], float]] = {
         simple: lambda: bench.hand("1.1.0", False),
         f"{simple}, back": lambda: bench.hand("1.0.0", False),
         balanced: lambda: bench.hand("1.1.0", True),
         f"{balanced}, back": lambda: bench.hand("1.0.0", True),
-        "upgrade_in_place": lambda: bench.release("upgrade_in_place", **new),
+        "upgrade_in_place": upgrade,
         "rollback": lambda: bench.release("rollback"),
+        "rollback, release_serial=100%": lambda: bench.release("rollback", release_serial="100%"),
     }
     names = [name for name in ways if theirs or balanced not in name]
+    names.insert(-1, "upgrade_in_place")
     seconds: dict[str, list[float]] = {name: [] for name in names}
     seen: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for _round in range(rounds):
         for name in names:
             with bench.watched(seen[name]):
                 seconds[name].append(ways[name]())
-    for name in names:
-        row(name, seconds[name], seen[name])
+    for name, taken in seconds.items():
+        row(name, taken, seen[name])
 
 
 def gone_wrong(bench: Bench, rounds: int) -> None:
     """A canary whose new version fails a fifth of its requests."""
     seconds: list[float] = []
-    recovery: list[float] = []
+    recovery: list[tuple[float, float]] = []
     seen: list[dict[str, Any]] = []
     bench.spoil()
     for _round in range(rounds):
         with bench.watched(seen):
             seconds.append(bench.release("canary", fails=True, gated=True, release_version=BAD, release_accept_bad=BAD))
         recovery.append(bench.recovery())
-    note = (
-        f"traffic back {statistics.median(recovery):.2f} s after the decision ({min(recovery):.2f}-{max(recovery):.2f})"
-    )
+    told, whole = ([one[side] for one in recovery] for side in (0, 1))
+    note = f"traffic back {statistics.median(told):.2f} s after the decision ({min(told):.2f}-{max(told):.2f})"
+    note += f", all as before after {statistics.median(whole):.0f} s ({min(whole):.0f}-{max(whole):.0f})"
     row("canary that fails 20 % of its requests, aborted", seconds, seen, note)
 
 

@@ -336,6 +336,37 @@ def test_the_call_that_makes_a_change_finishes_it_only_when_all_is_well_and_noth
     assert done["transaction"]["stage"] == "finished", done
 
 
+@pytest.mark.capability("C1")
+def test_needrestart_is_asked_where_it_is_and_restarts_nothing_by_itself(fresh: Site, restore: Restore) -> None:
+    """A service runs on a program that was replaced; needrestart is told to restart such ones whenever apt has run."""
+    program = "/usr/lib/wl-old/sleep"
+    replace = f"cp {program} {program}.new && mv {program}.new {program}"
+    names = "for file in /opt/needrestart/*.deb; do dpkg-deb --field $file Package; done"
+    restore.run("ops1", ["sh", "-c", f"dpkg --purge $({names})"])
+    restore.run("ops1", ["rm", "-rf", "/usr/lib/wl-old"])
+    restore.run("ops1", ["systemctl", "stop", "wl-old"])
+    fresh.sh("ops1", "sh", "-c", "mkdir -p /usr/lib/wl-old && cp /bin/sleep /usr/lib/wl-old")
+    fresh.sh("ops1", "systemd-run", "--quiet", "--unit=wl-old", program, "3600")
+    fresh.sh("ops1", "sh", "-c", replace)
+    words = fresh.lab.module("ops1", "package_state", gather=["packages"], include_installed=False)["restart"]
+    assert words["wl-old.service"] == f"runs on {program}, which was replaced", words
+    fresh.sh("ops1", "sh", "-c", "dpkg -i /opt/needrestart/*.deb")
+    fresh.sh("ops1", "sh", "-c", "echo '$nrconf{restart} = q(a);' > /etc/needrestart/conf.d/by-itself.conf")
+    words = fresh.lab.module("ops1", "package_state", gather=["packages"], include_installed=False)["restart"]
+    assert words["wl-old.service"] == "runs on files that were replaced", words
+    before = fresh.sh("ops1", "systemctl", "show", "--property=MainPID", "wl-old")
+    fresh.offer("1.0", "1.1", nodes=["ops1"])
+    changes = fresh.lab.module("ops1", "package_state", refresh=True, include_installed=False)["changes"]
+    done = fresh.lab.module("ops1", "package_apply", state="applied", prepare=True, finish=True, changes=changes)
+    assert done["transaction"]["stage"] == "applied" and "wl-old.service" in done["restart"], done
+    assert fresh.sh("ops1", "systemctl", "show", "--property=MainPID", "wl-old") == before
+    fresh.lab.module("ops1", "package_apply", state="finished")
+    fresh.sh("ops1", "sh", "-c", "apt-get -q -y install --reinstall wl-demo")
+    assert fresh.sh("ops1", "systemctl", "show", "--property=MainPID", "wl-old") != before, (
+        "it would have been restarted"
+    )
+
+
 @pytest.mark.capability("C3")
 def test_a_dependency_that_is_dropped_stays_and_goes_back_with_the_rest(fresh: Site) -> None:
     """An upgrade removes nothing. What somebody has removed since has to be put back before the rest can go back."""
