@@ -116,7 +116,7 @@ def copy(source: str, target: str) -> None:
     place = os.path.realpath(target)
     temporary = ""
     try:
-        os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
+        _make_private(os.path.dirname(place))
         status = os.stat(source)
         descriptor, temporary = tempfile.mkstemp(
             prefix=f".{os.path.basename(place)}.", suffix=".new", dir=os.path.dirname(place)
@@ -212,6 +212,13 @@ def switch_link(link: str, target: str) -> None:
         os.unlink(temporary)
         raise
     sync_directory(directory)
+
+
+def _make_private(directory: str) -> None:
+    """Make a directory, and those above it that are missing, for nobody else; makedirs gives its mode to the last."""
+    if not os.path.isdir(directory):
+        _make_private(os.path.dirname(directory))
+        os.mkdir(directory, 0o700)
 
 
 def _copy_attributes(source: str, status: os.stat_result, target: str) -> None:

@@ -197,7 +197,7 @@ file:
   type: str
   sample: /var/lib/worklog-maintenance/releases/worklog-api.json
 holder:
-  description: The release that holds the lock, as RV(release.under_way).
+  description: The release that holds the lock, as RV(release.under_way); empty when none does.
   returned: when the action was refused for that
   type: dict
 msg:
@@ -312,7 +312,8 @@ def main() -> None:
         module.fail_json(msg=f"lock_time: {error}", file=store.path)
     except (releases.StateError, files.FileError) as error:
         told = {"release": before, "holder": getattr(error, "holder", None)}
-        module.fail_json(msg=str(error), file=store.path, **{name: value for name, value in told.items() if value})
+        told = {name: value for name, value in told.items() if value is not None}
+        module.fail_json(msg=str(error), file=store.path, **told)
     result = {"notes": [], **said, "release": after, "file": store.path, "msg": releases.describe(after, now)}
     if module._diff:
         texts = [json.dumps(one, indent=2, sort_keys=True) + "\n" for one in (before, after)]

@@ -398,8 +398,8 @@ release:
   returned: with O(note), once it was noted
   type: dict
 holder:
-  description: The release that holds the lock.
-  returned: with O(note), when it is another one
+  description: The release that holds the lock; empty when none does.
+  returned: with O(note), when it is not this one
   type: dict
 refused:
   description: Whether nothing was touched, since what was asked or found does not allow it.
@@ -526,7 +526,7 @@ def main() -> None:
         balancer = work.make(request, system)
         outcome = work.carry_out(request, system, balancer, note=note)
     except releases.StateError as error:
-        module.fail_json(msg=str(error), refused=True, **({"holder": error.holder} if error.holder else {}))
+        module.fail_json(msg=str(error), refused=True, **({} if error.holder is None else {"holder": error.holder}))
     except ValueError as error:
         module.fail_json(msg=f"the capacity of a server must be a number: {error}", refused=True)
     except TrafficError as error:

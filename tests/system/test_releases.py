@@ -273,6 +273,30 @@ def test_a_controller_is_killed_at_every_step(site: Site, node: str, step: str, 
     kill_and_resume(site, node, step, way)
 
 
+@pytest.mark.soak
+@pytest.mark.capability("B1")
+def test_a_controller_whose_lock_was_taken_over_does_nothing_more(site: Site) -> None:
+    """It stands still while somebody else takes over, and goes on when app1 is out of service for them."""
+    nodes = (*APPS, "lb1", "lb2")
+
+    def seen() -> list[Any]:
+        link = site.lab.exec("app1", ["readlink", "/srv/worklog/current"]).stdout
+        return [site.in_service(), link, *(site.state(node) for node in nodes)]
+
+    with site.controller("1.1.0") as controller:
+        site.wait_for_step("app1", "restart", controller)
+        os.killpg(controller.pid, signal.SIGSTOP)
+        owner = site.state("app1")["under_way"]["owner"]
+        given = {"application": "worklog-api", "version": "1.1.0", "id": "other", "owner": owner, "resume": "back"}
+        for node in nodes:
+            assert site.lab.module(node, "release_state", action="begin", **given)["resumed"]
+        before = seen()
+        os.killpg(controller.pid, signal.SIGCONT)
+        assert controller.wait(timeout=200) != 0
+    assert "has lost its lock" in site.log.read_text()
+    assert len(before[0]) == 2 and seen() == before
+
+
 @pytest.mark.capability("B1", "B4")
 @pytest.mark.parametrize(
     ("playbook", "more", "variables", "sentences"),

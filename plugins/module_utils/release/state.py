@@ -38,7 +38,7 @@ _LEFT_ALONE = "It was left alone; look at it, and move it away when it is of no 
 class StateError(Exception):
     """What was asked does not fit what is there, or could not be written; the file is as it was.
 
-    :param holder: the release under way, when that is the reason.
+    :param holder: the release under way, when that is the reason; empty when there is none.
     """
 
     def __init__(self, message: str, holder: Mapping[str, Any] | None = None) -> None:
@@ -368,7 +368,7 @@ def _held(state: Mapping[str, Any], id: str) -> tuple[dict[str, Any], dict[str, 
     after = copy.deepcopy(dict(state))
     held = after["under_way"]
     if held is None:
-        raise StateError(f"release {id} is not under way here; begin it first")
+        raise StateError(f"release {id} is not under way here; begin it first", {})
     if held["id"] != id:
         raise StateError(f"release {id} has lost its lock: {_who(held)}; it must do nothing more", held)
     return after, held

@@ -209,8 +209,9 @@ def test_a_name_leads_nowhere_else(tmp_path: Path, name: str) -> None:
 
 def test_a_division_is_noted_once_and_only_by_who_has_the_lock(tmp_path: Path) -> None:
     store = releases.Store(str(tmp_path), "api")
-    with pytest.raises(releases.StateError, match="begin it first"):
+    with pytest.raises(releases.StateError, match="begin it first") as error:
         store.note("job-1", "drain app1", NOW, {"app1": {"settings": 1}})
+    assert error.value.holder == {}
     store.write(releases.begin(store.read(), asked("job-1"), NOW)[0])
     store.note("job-1", "drain app1", NOW, {"app1": {"settings": 1}})
     after = store.note("job-1", "drain app1", NOW, {"app1": {"settings": 2}})
