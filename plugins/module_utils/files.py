@@ -108,6 +108,21 @@ def restore_all(contents: Mapping[str, bytes]) -> None:
         raise FileError("not restored: " + "; ".join(failures))
 
 
+def differ(source: str, target: str) -> bool:
+    """Tell whether a file is not what another one is, in content, owner and mode, or is not there.
+
+    :raises FileError: when one cannot be read.
+    """
+    try:
+        if not os.path.exists(target):
+            return True
+        one, other = os.stat(source), os.stat(target)
+    except OSError as error:
+        raise FileError(f"cannot compare {source} and {target}: {error.strerror}") from error
+    same = (one.st_mode, one.st_uid, one.st_gid) == (other.st_mode, other.st_uid, other.st_gid)
+    return not same or read(source) != read(target)
+
+
 def copy(source: str, target: str) -> None:
     """Copy a file with its owner, mode, ACL and extended attributes in one step; missing directories are private.
 

@@ -34,7 +34,7 @@ options:
     required: true
   action:
     description:
-      - V(read) only reads.
+      - V(read) only reads, and makes O(copies).
       - V(begin) takes the lock. One that the same O(id) holds is taken up again, another only as O(resume),
         O(break_lock) or its end allow. What was noted stays then.
       - V(step) notes that O(step) is about to be done.
@@ -94,12 +94,21 @@ options:
     default: {}
   copies:
     description:
-      - With V(step), files of this host to copy when it is noted, and not done already, each with C(src) and C(dest).
+      - With V(step), files of this host to copy when it is noted, and not done already; with V(read) at any time.
         Owner and mode stay, a file is replaced in one step, and one that is not there is passed over.
       - So the configuration of the version before is kept, and put back. Missing directories are made with mode 0700.
     type: list
     elements: dict
     default: []
+    suboptions:
+      src:
+        description: The file, or a link to it.
+        type: path
+        required: true
+      dest:
+        description: Where it is copied to. A link stays, and the file that it names is replaced.
+        type: path
+        required: true
   result:
     description:
       - How it has ended. V(good), the version runs. V(bad), it does not work and the one before runs. V(rolled_back),
@@ -247,14 +256,16 @@ def act(given: dict[str, Any], before: dict[str, Any], now: float) -> tuple[dict
     return before, {}
 
 
-def copy(copies: list[dict[str, Any]]) -> None:
-    """Copy the files that are there.
+def copy(copies: list[dict[str, str]], check_mode: bool) -> bool:
+    """Copy the files that are there, and return whether one of them was, or would be, another.
 
     :raises FileError: when one cannot be copied.
     """
-    for one in copies:
-        if os.path.exists(one["src"]):
+    there = [one for one in copies if os.path.exists(one["src"]) and files.differ(one["src"], one["dest"])]
+    if not check_mode:
+        for one in there:
             files.copy(one["src"], one["dest"])
+    return bool(there)
 
 
 def main() -> None:
@@ -278,7 +289,12 @@ def main() -> None:
             "break_lock": {"type": "str", "default": ""},
             "step": {"type": "str"},
             "weights_before": {"type": "dict", "default": {}},
-            "copies": {"type": "list", "elements": "dict", "default": []},
+            "copies": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {"src": {"type": "path", "required": True}, "dest": {"type": "path", "required": True}},
+            },
             "result": {"type": "str", "choices": list(releases.RESULTS)},
             "artefact": {"type": "str", "default": ""},
             "keep": {"type": "int", "default": 20},
@@ -306,8 +322,8 @@ def main() -> None:
             after, said = act(given, before, now)
             if writes and after != before:
                 store.write(after)
-            if writes and not said.get("done"):
-                copy(given["copies"])
+            copies = given["copies"] if given["action"] in ("read", "step") and not said.get("done") else []
+            copied = copy(copies, module.check_mode)
     except ValueError as error:
         module.fail_json(msg=f"lock_time: {error}", file=store.path)
     except (releases.StateError, files.FileError) as error:
@@ -323,7 +339,7 @@ def main() -> None:
             "before_header": store.path,
             "after_header": store.path,
         }
-    module.exit_json(changed=after != before, **result)
+    module.exit_json(changed=after != before or copied, **result)
 
 
 if __name__ == "__main__":

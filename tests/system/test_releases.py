@@ -273,6 +273,33 @@ def test_a_controller_is_killed_at_every_step(site: Site, node: str, step: str, 
     kill_and_resume(site, node, step, way)
 
 
+@pytest.mark.capability("B4")
+def test_the_kept_configuration_comes_back_also_when_nothing_can_be_noted(site: Site, restore: Restore) -> None:
+    """The state is on a disk that is full, the configuration is not."""
+    config, kept = "/etc/worklog/worklog-api.json", "/root/kept/1.0.0/config"
+    restore.path("app1", "/root/kept")
+
+    def copy(source: str, target: str, *flags: str, **more: Any) -> dict[str, Any]:
+        given = {"application": "worklog-api", "copies": [{"src": source, "dest": target}], **more}
+        return site.lab.module("app1", "release_state", *flags, **given)
+
+    assert copy(config, kept, "--check")["changed"] and not site.lab.exec("app1", ["ls", "/root"]).stdout
+    assert copy(config, kept)["changed"] and not copy(config, kept)["changed"]
+    assert not copy("/nowhere", kept)["changed"]
+    before = site.lab.read("app1", config)
+    site.lab.write("app1", config, "{}")
+    site.lab.exec("app1", ["mkdir", "-p", STATE])
+    restore.run("app1", ["umount", STATE])
+    site.lab.exec("app1", ["mount", "-t", "tmpfs", "-o", "size=4k,mode=750", "tmpfs", STATE])
+    site.lab.exec("app1", ["sh", "-c", f"cat /dev/zero > {STATE}/full; true"], check=False)
+    given = {"action": "begin", "version": "1.1.0", "id": "x", "owner": "ann"}
+    refused = copy(kept, config, **given)
+    assert refused["failed"] and "No space left" in refused["msg"] and site.lab.read("app1", config) == "{}", refused
+    assert copy(kept, config)["changed"] and site.lab.read("app1", config) == before
+    told = site.lab.module("app1", "release_state", application="worklog-api", copies=[{"src": config}])
+    assert told["failed"] and "missing required arguments: dest" in told["msg"], told
+
+
 @pytest.mark.soak
 @pytest.mark.capability("B1")
 def test_a_controller_whose_lock_was_taken_over_does_nothing_more(site: Site) -> None:

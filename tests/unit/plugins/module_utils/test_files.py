@@ -138,12 +138,26 @@ def test_a_copy_is_what_the_file_is_and_its_directory_private(target: Path, tmp_
     if os.geteuid() == 0:
         os.chown(target, 65534, 65534)
     place = tmp_path / "kept" / "1.0.0" / "%etc%nginx.conf"
+    assert files.differ(str(target), str(place))
     files.copy(str(target), str(place))
+    assert not files.differ(str(target), str(place))
     before, after = target.stat(), place.stat()
     assert place.read_bytes() == b"old\r\n"
     assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
     assert [stat.S_IMODE(one.stat().st_mode) for one in (place.parent, place.parent.parent)] == [0o700] * 2
     assert os.listdir(place.parent) == [place.name]
+
+
+def test_files_differ_in_content_and_in_mode(target: Path) -> None:
+    other = target.with_name("other")
+    files.copy(str(target), str(other))
+    other.chmod(0o600)
+    assert files.differ(str(target), str(other))
+    other.chmod(0o640)
+    other.write_bytes(b"OLD\r\n")
+    assert files.differ(str(target), str(other))
+    with pytest.raises(files.FileError, match="cannot compare"):
+        files.differ(str(target) + ".gone", str(other))
 
 
 def test_a_copy_onto_a_link_replaces_what_the_link_names(target: Path, tmp_path: Path) -> None:
