@@ -71,7 +71,7 @@ class Server:
     def close(self) -> None:
         assert self.process.stdin
         self.process.stdin.close()
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=120)
 
 
 def kill(pid: int) -> None:

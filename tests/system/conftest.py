@@ -204,7 +204,7 @@ class Lab:
         assert done.returncode == (1 if result["failed"] else 0), done.stderr
         return result
 
-    def wait_for(self, node: str, port: int, path: str = "/health", status: int = 200, timeout: float = 30) -> str:
+    def wait_for(self, node: str, port: int, path: str = "/health", status: int = 200, timeout: float = 120) -> str:
         """Wait until a published port answers with a status; returns the body."""
         limit = time.monotonic() + timeout
         seen: tuple[int, str] | None = None

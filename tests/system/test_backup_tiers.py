@@ -332,7 +332,7 @@ def test_a_repository_in_use_is_told_and_left_alone(host: Host, remote: Remote) 
     command += ["restic", "backup", "--quiet", "--stdin", "--tag", "other"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as other:
         assert other.stdin is not None
-        limit = time.monotonic() + 30
+        limit = time.monotonic() + 120
         while not host.lab.exec("db1", ["ls", f"{PLACE}/trouble/locks"]).stdout and time.monotonic() < limit:
             time.sleep(0.2)
         host.make("trouble", [0])
@@ -343,7 +343,7 @@ def test_a_repository_in_use_is_told_and_left_alone(host: Host, remote: Remote) 
         assert host.state("trouble")["pending"], "what was read back is not read again"
         other.stdin.write(b"x")
         other.stdin.close()
-        assert other.wait(timeout=60) == 0
+        assert other.wait(timeout=120) == 0
     assert "0 copied, 1 proven" in remote.copy()
 
 
@@ -609,7 +609,7 @@ def kill_at_random_moments(host: Host, verb: str, rounds: int, seed: int) -> int
         ) as process:  # fmt: skip
             time.sleep(moment := chance.uniform(0.05, length))
             host.lab.exec("db1", ["systemctl", "kill", "--kill-who=all", "--signal=KILL", unit], check=False)
-            process.wait(timeout=60)
+            process.wait(timeout=120)
         if process.returncode == 0:
             length = time.monotonic() - begin  # it was done before
         early += process.returncode != 0

@@ -410,7 +410,7 @@ def test_a_lock_that_is_held_hinders_nobody(lab: Any, vault: str, broken: Callab
         flip(lab, f"{path}/data", 50_000)
         found, sentence = verdict(lab, path=path, password_file=SECRETS)
         assert found == "inconclusive" and "somebody else was at work" in sentence
-        _out, err = backup.communicate(b"all of it\n", timeout=30)
+        _out, err = backup.communicate(b"all of it\n", timeout=120)
     assert backup.returncode == 0, err
     assert verdict(lab, path=path, password_file=SECRETS)[0] == "damaged"
 

@@ -114,7 +114,7 @@ class Week(Noted):
         time.sleep(self.chance.uniform(0.1, 1.5))
         for pid in self.program.processes(f"worklog-backup-test.* run written {kind}"):
             self.lab.exec("db1", ["kill", "-KILL", str(pid)], check=False)
-        process.communicate(timeout=60)
+        process.communicate(timeout=120)
         self.program.nothing_false("written", killed=True)
 
     def two_at_once(self) -> None:
@@ -128,7 +128,7 @@ class Week(Noted):
     def server(self, *verb: str) -> None:
         before = self.lab.exec("db1", ["pidof", "mariadbd"]).stdout
         self.lab.exec("db1", ["systemctl", *verb, "mariadb"])
-        limit = time.monotonic() + 60
+        limit = time.monotonic() + 120
         while (self.lab.exec("db1", ["pidof", "mariadbd"], check=False).stdout in ("", before)
                or self.lab.exec("db1", ["mariadb-admin", "ping"], check=False).returncode):  # fmt: skip
             assert time.monotonic() < limit, "the server was not started again"

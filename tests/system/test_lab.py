@@ -49,8 +49,13 @@ def test_one_application_node_runs_debian_13(lab: Any) -> None:
 def test_both_applications_answer_on_both_nodes_through_each_balancer(
     lab: Any, balancer: str, host: str, version: str
 ) -> None:
-    answers = [json.loads(lab.request(balancer, 80, "/health", host=host)[1]) for _unused in range(6)]
-    assert {answer["node"] for answer in answers} == {"app1", "app2"}
+    limit = time.monotonic() + 120  # a node that was just started again is trusted after a health check or two
+    while True:
+        answers = [json.loads(lab.request(balancer, 80, "/health", host=host)[1]) for _unused in range(6)]
+        if (nodes := {answer["node"] for answer in answers}) == {"app1", "app2"}:
+            break
+        assert time.monotonic() < limit, nodes
+        time.sleep(0.5)
     assert all(answer["ready"] and answer["version"] == version for answer in answers)
 
 
@@ -155,7 +160,7 @@ def test_the_bad_release_comes_up_and_crashes(
     try:
         restart(lab, node, port)
         assert json.loads(lab.wait_for(node, port))["version"] == bad.partition("/")[2]
-        limit = time.monotonic() + 15
+        limit = time.monotonic() + 120
         restarts = 0
         while restarts < 1 and time.monotonic() < limit:
             time.sleep(0.5)
@@ -195,7 +200,7 @@ def test_a_request_under_way_survives_a_stop(lab: Any, port: int) -> None:
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as held:
         time.sleep(1)
         restart(lab, "app1", port)
-        answer, _unused = held.communicate(timeout=30)
+        answer, _unused = held.communicate(timeout=120)
     assert json.loads(answer)["node"] == "app1"
     lab.wait_for("app1", port)
 
@@ -276,7 +281,7 @@ def test_a_second_copy_is_interrupted_resumed_and_removed(lab: Any, second: str)
         with subprocess.Popen(up, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             time.sleep(seconds)
             process.send_signal(signal.SIGINT)
-            _unused, err = process.communicate(timeout=30)
+            _unused, err = process.communicate(timeout=120)
         if process.returncode == 0 and seconds > 1:
             break  # what the interrupted ones had started was enough to come to the end
         assert process.returncode == 130, err

@@ -73,10 +73,10 @@ class Modes:
         )
         return last
 
-    def wait(self, node: str, status: int, seconds: float) -> None:
-        limit = time.monotonic() + seconds
+    def wait(self, node: str, status: int) -> None:
+        limit = time.monotonic() + 120
         while self.ask(node)[0] != status:
-            assert time.monotonic() < limit, f"{node} does not answer {status} after {seconds} s"
+            assert time.monotonic() < limit, f"{node} does not answer {status}"
             time.sleep(0.3)
 
 
@@ -212,7 +212,7 @@ def test_what_visitors_see_and_nobody_loses(modes: Modes, node: str) -> None:
     ):
         time.sleep(1)
         switched = [modes.run(node, mode) for mode in ("page", "off", "read_only", "off", "limit", "off")]
-        assert held.communicate(timeout=20)[0] == "200"
+        assert held.communicate(timeout=120)[0] == "200"
     assert all(one.get("changed") and "reload" not in one["proof"] for one in switched), switched
     # whether the limit is reached in a moment depends on the machine; below it is in any case
     assert {"status 503"} <= set(client.result["failures"]) <= {"status 503", "status 429"}, client.result
@@ -257,7 +257,7 @@ def test_it_ends_by_itself(modes: Modes, node: str) -> None:
 
     done = modes.run(node, "page", expires=at(5))
     assert done["changed"] and modes.ask(node)[0] == 503, done
-    modes.wait(node, 200, 20)
+    modes.wait(node, 200)
     timer = ["systemctl", "show", "worklog-maintenance-mode.timer", "--property=ActiveState,UnitFileState", "--value"]
     for _attempt in range(50):
         if lab.exec(node, timer).stdout.split() == ["inactive", "disabled"]:
@@ -279,7 +279,7 @@ def test_it_ends_by_itself(modes: Modes, node: str) -> None:
         if lab.exec(node, ["systemctl", "is-active", SERVICE[node]], check=False).stdout.strip() == "active":
             break
         time.sleep(0.2)
-    modes.wait(node, 200, 30)
+    modes.wait(node, 200)
     assert modes.run(node, "status")["after"]["mode"] == "off"
 
     # By hand, and while the load balancer is down.
@@ -288,7 +288,7 @@ def test_it_ends_by_itself(modes: Modes, node: str) -> None:
     said = lab.exec(node, ["worklog-maintenance-mode", "off", SITE]).stdout
     assert "has ended" in said, said
     lab.exec(node, ["systemctl", "start", SERVICE[node]])
-    modes.wait(node, 200, 20)
+    modes.wait(node, 200)
 
 
 @pytest.mark.capability("B7")

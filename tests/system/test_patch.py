@@ -434,7 +434,7 @@ class Killed:
         )  # fmt: skip
 
     def when(self, condition: Callable[[], bool], after: float = 0.0) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not condition():
             assert time.monotonic() < deadline and self.process.poll() is None, "the run ended before it was killed"
             time.sleep(0.1)
@@ -450,7 +450,7 @@ class Killed:
         container = self.site.lab.container(self.target)
         for verb in ("kill", "start"):
             assert not call(["docker", verb, container]).returncode
-        self.site.lab.wait_for(self.target, 8080, timeout=60)
+        self.site.lab.wait_for(self.target, 8080, timeout=120)
 
 
 def goes_on(site: Site, version: str) -> None:

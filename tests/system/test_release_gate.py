@@ -55,7 +55,7 @@ def watching(lab: Lab, node: str, **arguments: Any) -> Iterator[dict[str, Any]]:
     assert result, "the gate gave no result"
 
 
-def until(condition: Callable[[], bool], what: str, timeout: float = 20) -> None:
+def until(condition: Callable[[], bool], what: str, timeout: float = 120) -> None:
     limit = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < limit, what

@@ -162,7 +162,7 @@ def test_killed_at_any_moment_nothing_is_left_running_and_the_next_run_cleans_up
             time.sleep(chance.uniform(0.1, whole))
             for pid in noted.program.processes("restore written"):
                 lab.exec("db1", ["kill", "-9", str(pid)], check=False)
-            process.communicate(timeout=60)
+            process.communicate(timeout=120)
             killed += process.returncode == 128 + 9
         time.sleep(0.3)
         left = left_over(lab, "db1")
@@ -386,7 +386,7 @@ def test_in_place_killed_at_any_moment_goes_on_or_leaves_the_old_data(noted: Not
             time.sleep(chance.uniform(0.5, 4.0))
             for pid in noted.program.processes("restore written"):
                 lab.exec("db1", ["kill", "-9", str(pid)], check=False)
-            process.wait(timeout=60)
+            process.wait(timeout=120)
         there = lab.exec(
             "db1", ["sh", "-c", "ls -d /var/lib/mysql /var/lib/mysql.before-* 2>/dev/null"], check=False
         ).stdout

@@ -305,7 +305,7 @@ def test_a_node_that_is_lost_in_the_middle_is_told_and_the_next_run_converges(
     finally:
         if dies:
             subprocess.run(["docker", "start", container], check=True, capture_output=True)
-            rollout.lab.wait_for(node, 8080, timeout=60)
+            rollout.lab.wait_for(node, 8080, timeout=120)
     output = " ".join(rollout.log.read_text().split())
     assert f"{node} was lost on the way" in output, output
     assert failed(clients) == 0, [client.result["messages"] for client in clients]
