@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -357,6 +358,21 @@ def test_a_call_waits_for_another_one_that_is_at_work_on_the_service(scratch: Sc
         one, other = (call.result() for call in both)
     assert not one["failed"] and not other["failed"], (one, other)
     assert one["pids_after"] == other["pids_before"] or other["pids_after"] == one["pids_before"]
+
+
+def test_without_room_for_the_lock_nothing_is_touched(scratch: Scratch) -> None:
+    scratch.unit("scratch")
+    pid = scratch.start("scratch")
+    place = "/run/worklog-maintenance"
+    scratch.lab.exec("ops1", ["mkdir", "-p", place])
+    scratch.lab.exec("ops1", ["mount", "-t", "tmpfs", "-o", "nr_inodes=1", "tmpfs", place])
+    try:
+        result = scratch.call("scratch")
+    finally:
+        scratch.lab.exec("ops1", ["umount", place])
+    assert result["failed"] and not result["changed"], result
+    assert re.search(f"cannot make {place}/.*scratch.*, which keeps other calls out: No space left", result["msg"])
+    assert scratch.pid("scratch") == pid
 
 
 def test_the_signal_that_killed_it_is_named(scratch: Scratch) -> None:
