@@ -379,6 +379,21 @@ def test_every_bad_release_is_taken_back(rollout: Rollout, restore: Restore, met
     assert record["result"] in ("failed", "refused") and why in record["details"]["message"], record
 
 
+@pytest.mark.soak
+@pytest.mark.capability("B1")
+def test_a_first_host_whose_watch_was_cut_off_is_watched_again(rollout: Rollout) -> None:
+    for node in APPS:
+        rollout.lab.write(node, SWITCH, json.dumps({"error_rate": 0.2}))
+    with rollout.clients():
+        with rollout.controller("1.1.0") as controller:
+            rollout.wait_for_step("app1", "deployed", controller)
+            os.killpg(controller.pid, signal.SIGKILL)
+        code, output = rollout.release("upgrade_in_place", release_resume="on")
+    assert code != 0 and "abort: errors" in rollout.records("app1")["details"]["message"], output
+    assert rollout.versions() == ["1.0.0", "1.0.0"] and not rollout.in_service()
+    assert "keep" not in [entry["step"] for entry in rollout.state("app2")["finished"][-1]["journal"]]
+
+
 def restart_a_balancer(rollout: Rollout) -> None:
     rollout.lab.exec("lb2", ["systemctl", "restart", "haproxy"])
 
