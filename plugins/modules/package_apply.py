@@ -57,7 +57,8 @@ options:
     type: float
     default: 0
   hold:
-    description: Shell patterns of installed packages to be held for good, when it is prepared.
+    description:
+      - Shell patterns of installed packages to be held for good, when it is prepared. They are left out of O(changes).
     type: list
     elements: str
     default: []

@@ -136,11 +136,11 @@ def check(content: Any, now: datetime, *, max_age: float = 0.0, soak: float = 0.
 
 
 def changes(versions: Mapping[str, str], installed: Mapping[str, Installed]) -> list[Change]:
-    """Return what a host would change to have these versions; nothing goes back, and nothing is added."""
+    """Return what a host would change to have these versions; nothing goes back or is added, and what is held stays."""
     found = []
     for name, after in versions.items():
         now = installed.get(name)
-        if now and older(now.version, after):
+        if now and not now.held and older(now.version, after):
             found.append(Change(now.name, now.architecture, now.version, after))
     return found
 

@@ -123,7 +123,13 @@ class Worker:
         installed = self.apt.installed()
         held = [one for one in installed.values() if matches(one.name, request.hold) and not one.held]
         told = {one.key: one for one in request.changes}
-        changes = [replace(one, cves=told.get(one.key, one).cves) for one in self.apt.closure(request.changes)]
+        wanted = [one for one in request.changes if not matches(one.name, request.hold)]
+        changes = [replace(one, cves=told.get(one.key, one).cves) for one in self.apt.closure(wanted)]
+        against = [f"{one.key} {one.after}" for one in changes if one.before and matches(one.name, request.hold)]
+        if against:
+            raise PackageError(
+                f"what is chosen needs {', '.join(against)}, which is to be held; deny what needs it, or do not hold it"
+            )
         one_way = _one_way(changes)
         outcome.findings += [
             Finding(

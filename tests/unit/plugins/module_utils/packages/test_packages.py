@@ -407,6 +407,8 @@ def test_a_manifest_is_made_and_read() -> None:
     assert [one.after for one in manifest.changes(found.versions_for(DEBIAN), installed)] == ["1.1"]
     newer = {"wl-demo:all": Installed("wl-demo", "all", "1.2", "wl-demo", "1.2")}
     assert manifest.changes(found.versions_for(DEBIAN), newer) == []
+    held = {"wl-demo:all": Installed("wl-demo", "all", "1.0", "wl-demo", "1.0", held=True)}
+    assert manifest.changes(found.versions_for(DEBIAN), held) == []
     assert manifest.differences(found.versions_for(DEBIAN), newer)[0]["kind"] == "newer"
 
 
