@@ -29,6 +29,12 @@ _KEPT = re.compile(
 )
 _CVE = re.compile(r"\bCVE-\d{4}-\d{4,}\b")
 _ENTRY = re.compile(r"^\S+ \(([^)\s]+)\)", re.MULTILINE)
+#: Words of apt-get update when data could not be fetched or verified; its other warnings change nothing of them.
+_UNUSABLE = re.compile(
+    r"failed to fetch|skipping acquire|gpg error|no_pubkey|signature verification|signatures were invalid"
+    r"|(?:not|no longer) signed|(?:not have|no longer has) a release file|weak security|hash|not valid yet|expired",
+    re.IGNORECASE,
+)
 _SIGNED = re.compile(r"^ -- .*>  (.+)$", re.MULTILINE)
 
 
@@ -85,6 +91,8 @@ def parse_kept_back(text: str) -> list[str]:
 def parse_update(text: str) -> list[Finding]:
     """Return what ``apt-get update`` complained about; it ends with 0 also when a repository failed.
 
+    A warning stands in the way only when it says that data could not be fetched or verified.
+
     :param text: standard output and standard error.
     """
     found = []
@@ -94,7 +102,10 @@ def parse_update(text: str) -> list[Finding]:
             continue
         named = re.search(r"[a-z+]+:/\S+( \S+)?", words)
         lower = words.lower()
-        if "signature" in lower or "not signed" in lower or "no_pubkey" in lower or "gpg error" in lower:
+        usable = kind == "W" and not _UNUSABLE.search(words)
+        if usable:
+            advice = "nothing has to be done now; see to it before a newer apt refuses it"
+        elif "signature" in lower or "not signed" in lower or "no_pubkey" in lower or "gpg error" in lower:
             advice = (
                 "do not install from it before it is known why; renew its key when its owner says that it has changed"
             )
@@ -104,7 +115,9 @@ def parse_update(text: str) -> list[Finding]:
             advice = "make it reachable, or take it out of the sources when it is gone"
         found.append(
             Finding(
-                "packages.repository", named.group().rstrip(":'") if named else "apt", "critical",
+                "packages.repository",
+                named.group().rstrip(":'") if named else "apt",
+                "warning" if usable else "critical",
                 f"apt-get update says: {words}", advice=advice,
             )
         )  # fmt: skip

@@ -116,6 +116,31 @@ def test_what_an_update_complains_about(text: str, subjects: list[str], words: s
 
 
 @pytest.mark.parametrize(
+    ("words", "severity"),
+    [
+        (
+            "http://x/InRelease: Key is stored in legacy trusted.gpg keyring (/etc/apt/trusted.gpg), see the "
+            "DEPRECATION section in apt-key(8) for details.",
+            "warning",
+        ),
+        ("http://x/InRelease: Policy will reject signature within a year, see --audit for details", "warning"),
+        ("http://x/InRelease: Signature by key 0123 uses weak digest algorithm (SHA1)", "warning"),
+        (
+            "An error occurred during the signature verification. The repository is not updated and the previous index "
+            "files will be used. OpenPGP signature verification failed: http://x InRelease: Sub-process sqv returned",
+            "critical",
+        ),
+        ("The repository 'http://x Release' is no longer signed.", "critical"),
+        ("The repository 'http://x Release' provides only weak security information.", "critical"),
+        ("Release file for http://x/InRelease is not valid yet (invalid for another 3h).", "critical"),
+        ("Skipping acquire of configured file 'mian/x' as repository 'http://x' doesn't have it", "critical"),
+    ],
+)
+def test_only_a_warning_about_data_that_are_not_there_or_not_verified_is_critical(words: str, severity: str) -> None:
+    assert [one.severity for one in debian.parse_update(f"W: {words}\n")] == [severity]
+
+
+@pytest.mark.parametrize(
     ("one", "other"),
     [
         ("1.0~rc1", "1.0"), ("1.0", "1.0a"), ("1.0", "1.0+b1"), ("9", "10"), ("1.2.9", "1.2.10"), ("1", "1:0"),
