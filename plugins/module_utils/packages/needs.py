@@ -17,7 +17,7 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.finding import
 from ansible_collections.worklog.maintenance.plugins.module_utils.packages.model import Needs
 from ansible_collections.worklog.maintenance.plugins.module_utils.packages.version import key
 
-_PROPERTIES = "Id,ActiveState,SubState,NRestarts,InvocationID,Type,Result"
+_PROPERTIES = "Id,ActiveState,SubState,NRestarts,InvocationID,Type,UnitFileState,BusName,TriggeredBy"
 _MAPPED = re.compile(r" (/(?:usr|lib|lib64|bin|sbin|opt)/\S.*) \(deleted\)$", re.MULTILINE)
 #: The question of systemd's state may take this long on a machine that is busy.
 QUESTION = 60.0
@@ -127,8 +127,15 @@ def parse_services(text: str) -> dict[str, dict[str, Any]]:
                 "restarts": int(restarts) if restarts.isdigit() else 0,
                 "invocation": values.get("InvocationID", ""),
                 "once": values.get("Type") == "oneshot",
+                "passing": _passing(values),
             }
     return found
+
+
+def _passing(values: Mapping[str, str]) -> bool:
+    """Tell whether a service ends by itself when nobody needs it: that of a login, or one that is started on demand."""
+    triggered = bool(values.get("BusName") or values.get("TriggeredBy"))
+    return values["Id"].startswith("user@") or (values.get("UnitFileState") == "static" and triggered)
 
 
 def services(run: Runner) -> dict[str, dict[str, Any]]:
@@ -144,7 +151,7 @@ def worse(before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[s
         now = after.get(unit, {"state": "inactive", "sub": "dead", "restarts": 0, "invocation": ""})
         if old["state"] != "active" or old.get("once"):
             continue
-        if now["state"] == "active":
+        if now["state"] == "active" or (now["state"] == "inactive" and old.get("passing")):
             continue
         words = f"{unit} was running before and is {now['state']} ({now['sub']})"
         found.append(Finding("packages.service", unit, "critical", words, advice=f"journalctl -u {unit}"))

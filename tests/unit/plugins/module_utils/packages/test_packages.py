@@ -339,8 +339,9 @@ def test_processes_on_replaced_files_and_their_units(tmp_path: Path) -> None:
     assert list(needs.users_of(lambda path: path == "/usr/lib/libssl.so.3", str(tmp_path))) == ["ssh.service"]
 
 
-def service(state: str = "active", restarts: int = 0, once: bool = False) -> dict[str, Any]:
-    return {"state": state, "sub": "x", "restarts": restarts, "invocation": "a", "once": once}
+def service(state: str = "active", restarts: int = 0, once: bool = False, passing: bool = False) -> dict[str, Any]:
+    more = {"once": once, "passing": passing}
+    return {"state": state, "sub": "x", "restarts": restarts, "invocation": "a", **more}
 
 
 @pytest.mark.parametrize(
@@ -353,6 +354,8 @@ def service(state: str = "active", restarts: int = 0, once: bool = False) -> dic
         ({"a": service("failed")}, {"a": service("failed")}, []),
         ({}, {"a": service("failed")}, ["a has failed and had not before"]),
         ({"a": service(once=True)}, {}, []),
+        ({"a": service(passing=True)}, {}, []),
+        ({"a": service(passing=True)}, {"a": service("failed")}, ["a was running before and is failed (x)"]),
     ],
 )
 def test_services_that_are_worse_than_before(before: Any, after: Any, words: list[str]) -> None:
@@ -371,6 +374,22 @@ def test_what_systemctl_shows() -> None:
     text += "ActiveState=inactive\n\nType=oneshot\nId=c.service\nActiveState=active\nSubState=exited\nNRestarts=0\n"
     found = needs.parse_services(text)
     assert found["a.service"]["restarts"] == 2 and found["c.service"]["once"] and "b.service" not in found
+
+
+@pytest.mark.parametrize(
+    ("unit", "more", "passing"),
+    [
+        ("user@1000.service", "UnitFileState=static", True),
+        ("systemd-hostnamed.service", "UnitFileState=static\nBusName=org.freedesktop.hostname1", True),
+        ("ssh@0.service", "UnitFileState=static\nTriggeredBy=ssh.socket", True),
+        ("NetworkManager.service", "UnitFileState=enabled\nBusName=org.freedesktop.NetworkManager", False),
+        ("docker.service", "UnitFileState=enabled\nTriggeredBy=docker.socket", False),
+        ("wl.service", "UnitFileState=static\nBusName=\nTriggeredBy=", False),
+    ],
+)
+def test_a_service_that_ends_by_itself_when_nobody_needs_it(unit: str, more: str, passing: bool) -> None:
+    found = needs.parse_services(f"Id={unit}\nActiveState=active\n{more}\n")
+    assert found[unit]["passing"] is passing
 
 
 # -- when --------------------
