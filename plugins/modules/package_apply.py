@@ -22,6 +22,7 @@ options:
       - V(finished) says that all is well with it; with O(compare) it looks whether that is so. Until then it is open,
         and another run keeps its hands off.
       - V(rolled_back) puts back the versions that were there before the last change, from the packages that were kept.
+        Where no change was recorded there is nothing to do.
     type: str
     choices: [prepared, applied, finished, rolled_back]
     required: true
@@ -77,6 +78,12 @@ options:
     type: list
     elements: str
     default: []
+  unfinished:
+    description:
+      - With O(state=rolled_back), take back only a change that is not finished, and fail when there is none. For who
+        does not know whether the change was begun.
+    type: bool
+    default: false
   take_over:
     description:
       - Whether an open change of another run is taken over at once. By default when that run was started from the same
@@ -226,7 +233,7 @@ def request_of(given: dict[str, Any], check_mode: bool) -> work.Request:
         raise PackageError(f"changes: each needs name, architecture and to; {error} is missing") from error
     same = (
         *("hold", "anyway", "without_rollback", "one_way", "lease", "timeout", "lock_timeout", "keep"),
-        *("finish", "compare", "settle", "watch"),
+        *("unfinished", "finish", "compare", "settle", "watch"),
     )
     last = transaction.last()
     ended = last.owner if last and given["take_over"] else given["ended_owner"] or ""
@@ -258,6 +265,7 @@ def main() -> None:
             "anyway": {"type": "bool", "default": False},
             "without_rollback": {"type": "bool", "default": False},
             "one_way": {"type": "list", "elements": "str", "default": []},
+            "unfinished": {"type": "bool", "default": False},
             "take_over": {"type": "bool", "default": False},
             "lease": {"type": "float", "default": 900},
             "timeout": {"type": "float", "default": 3600},

@@ -135,6 +135,18 @@ def last(root: str = ROOT) -> Transaction | None:
     return found[-1] if found else None
 
 
+def last_change(root: str = ROOT) -> Transaction | None:
+    """Return the newest transaction that can be taken back; what was dropped or was a mere reboot has nothing."""
+    return next((one for one in reversed(read(root)) if one.changes and one.stage != "dropped"), None)
+
+
+def drop_newer(current: Transaction) -> None:
+    """Remove the transactions after one that is taken back; none of them has changed a package."""
+    for one in read(current.root):
+        if one.name > current.name:
+            shutil.rmtree(one.directory, ignore_errors=True)
+
+
 def take(current: Transaction, owner: str, dead: str, now: float) -> None:
     """Make a run the owner of an open transaction.
 

@@ -49,6 +49,7 @@ class Request:
     :param one_way: patterns of packages that may be taken back although that is not safe.
     :param lease: seconds for which no other run may take over.
     :param keep: how many transactions stay, with their packages.
+    :param unfinished: whether only a change that is not finished may be taken back.
     :param finish: whether a change that leaves nothing to start again is compared and finished by the same call.
     :param compare: whether the services are compared with those before, and watched, before the change is finished.
     :param settle: seconds that they may take to come up.
@@ -66,6 +67,7 @@ class Request:
     timeout: float = 3600.0
     lock_timeout: float = 60.0
     keep: int = 3
+    unfinished: bool = False
     finish: bool = False
     compare: bool = False
     settle: float = 60.0
@@ -258,11 +260,16 @@ class Worker:
 
     def roll_back(self, request: Request) -> Outcome:
         """Put the versions back that were there before the last change, and prove it."""
-        current = transaction.last(self._root)
-        if current is None or current.stage == "dropped":
-            raise PackageError("no change of packages was recorded on this host, so there is nothing to go back to")
-        if current.open:
-            transaction.take(current, request.owner, request.dead, self._clock())
+        last = transaction.last(self._root)
+        if last and last.open:
+            transaction.take(last, request.owner, request.dead, self._clock())
+        elif request.unfinished:
+            raise PackageError("no change was begun, or it is finished already, so nothing is put back")
+        current = last if request.unfinished else transaction.last_change(self._root)
+        if current is None:
+            words = "no change of packages was recorded on this host, so there is nothing to go back to"
+            return Outcome(current=last, message=words)
+        current.owner = request.owner
         outcome = Outcome(current=current)
         installed = self.apt.installed()
         wrong = transaction.differences(current.before, _versions(installed))
@@ -271,6 +278,7 @@ class Worker:
             if not request.check_mode and current.stage != "rolled_back":
                 self._mark_as_before(current, installed)
                 current.settled = False
+                transaction.drop_newer(current)
                 current.save("rolled_back", self._clock(), request.lease, outcome.message)
                 outcome.changed = True
             return self._after(outcome, [], installed)
@@ -305,6 +313,7 @@ class Worker:
             return outcome
         cut_off = self.apt.interrupted() or (current.stage == "rolling_back" and self.apt.audit())
         current.settled = False  # until the host is back in service
+        transaction.drop_newer(current)
         current.save("rolling_back", self._clock(), request.lease + request.timeout)
         outcome.changed = True
         if cut_off:
