@@ -30,7 +30,8 @@ options:
   refresh:
     description:
       - Load the lists of the repositories first, also in check mode, since the answer is about them.
-      - A repository that is not reachable or has no good signature is a critical finding, whatever the exit code.
+      - A repository that is not reachable or has no good signature is a critical finding, whatever the exit code. Other
+        warnings of C(apt-get update) are findings too.
     type: bool
     default: false
   refresh_timeout:
@@ -196,6 +197,11 @@ differences:
   returned: when packages are gathered
   type: list
   elements: dict
+since:
+  description: Where the installed versions are not those that the last change has left, one sentence each.
+  returned: when packages are gathered
+  type: list
+  elements: str
 services:
   description: State, sub-state, restarts by systemd and invocation of each service that is not inactive.
   returned: when services are gathered
@@ -305,10 +311,12 @@ def main() -> None:
         question = question_of(given)
         last = transaction.last()
         if "packages" in given["gather"]:
-            result.update(state.read(question).as_dict(given["include_installed"]))
+            found = state.read(question)
+            result.update(found.as_dict(given["include_installed"]))
+            result["since"] = transaction.since(last, {one.key: one.version for one in found.installed.values()})
         if "services" in given["gather"]:
-            result["services"], found = services_of(given, last)
-            result["findings"] += [one.as_dict() for one in found]
+            result["services"], worse = services_of(given, last)
+            result["findings"] += [one.as_dict() for one in worse]
     except (PackageError, command.CommandError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, transaction=last.summary() if last else None, **result)

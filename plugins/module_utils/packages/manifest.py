@@ -71,6 +71,11 @@ def make(
         finished = datetime.strptime(last["updated"], _TIME).replace(tzinfo=timezone.utc)
         if (now - finished).total_seconds() < soak:
             problems.append(f"{name}: its run ended at {last['updated']}, which is less than {soak / 3600:g} h ago")
+        if state.get("since"):
+            problems.append(
+                f"{name}: {len(state['since'])} packages were changed after its run: {'; '.join(state['since'][:5])}; "
+                "put them back (apt-get install NAME=VERSION), or promote after the next run that changes something"
+            )
         if bad:
             problems.append(f"{name}: {bad[0]}")
         ended.append(finished)

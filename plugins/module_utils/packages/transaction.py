@@ -195,6 +195,22 @@ def differences(before: Mapping[str, list[Any]], now: Mapping[str, list[Any]]) -
     return found
 
 
+def since(last: Transaction | None, versions: Mapping[str, str]) -> list[str]:
+    """Return where installed versions are not those that a change has left, one sentence each.
+
+    :param versions: what is installed, by ``name:architecture``.
+    """
+    if last is None:
+        return []
+    left = {name: str(one[0]) for name, one in last.before.items()}
+    left.update({f"{one['name']}:{one['architecture']}": one["to"] for one in last.changes})
+    return [
+        f"{name} is {versions.get(name, 'not there')}, it was {left.get(name, 'not there')}"
+        for name in sorted({*left, *versions})
+        if left.get(name) != versions.get(name)
+    ]
+
+
 def _words(one: list[Any] | None) -> str:
     if one is None:
         return "not there"

@@ -465,6 +465,10 @@ def test_a_manifest_is_made_and_read() -> None:
         ({"a": proven(findings=[{"severity": "critical", "message": "x has failed"}])}, "a: x has failed"),
         ({"a": proven(), "b": proven("1.2")}, "b: wl-demo:all is 1.2, on another host 1.1"),
         ({"a": {**proven(), "transaction": None}}, "not there, not finished"),
+        (
+            {"a": {**proven(), "since": ["x is 2, it was 1"]}},
+            "1 packages were changed after its run: x is 2, it was 1; put",
+        ),
     ],
 )
 def test_what_was_not_proven_makes_no_manifest(hosts: dict[str, Any], words: str) -> None:
@@ -524,6 +528,33 @@ def test_a_transaction_is_written_read_locked_and_pruned(tmp_path: Path) -> None
     (tmp_path / "packages" / "20200101T000000Z.000").mkdir()
     transaction.prune(2, root)
     assert len(transaction.read(root)) == 2 and len(list((tmp_path / "packages").iterdir())) == 2
+
+
+def test_the_change_to_take_back_is_the_newest_that_has_changed_something(tmp_path: Path) -> None:
+    root = str(tmp_path)
+    assert transaction.last_change(root) is None
+    changes = [{"name": "a", "architecture": "all", "from": "1", "to": "2"}]
+    for second, (stage, changed) in enumerate([("finished", True), ("dropped", True), ("finished", False)]):
+        one = transaction.new("run", float(second), root)
+        one.changes = changes if changed else []
+        one.save(stage, float(second), 0)
+    found = transaction.last_change(root)
+    assert found is not None and found.name == transaction.read(root)[0].name
+    transaction.drop_newer(found)
+    assert [one.name for one in transaction.read(root)] == [found.name]
+
+
+def test_what_was_changed_since_a_change(tmp_path: Path) -> None:
+    one = transaction.new("run", 0.0, str(tmp_path))
+    one.before = {"a:all": ["1", "ok", False], "b:all": ["1", "ok", True], "c:all": ["1", "ok", False]}
+    one.changes = [{"name": name, "architecture": "all", "from": None, "to": "2"} for name in ("a", "d")]
+    assert transaction.since(one, {"a:all": "2", "b:all": "1", "c:all": "1", "d:all": "2"}) == []
+    assert transaction.since(one, {"a:all": "3", "b:all": "1", "d:all": "2", "e:all": "5"}) == [
+        "a:all is 3, it was 2",
+        "c:all is not there, it was 1",
+        "e:all is 5, it was not there",
+    ]
+    assert transaction.since(None, {"a:all": "1"}) == []
 
 
 def test_a_transaction_that_cannot_be_read_is_named(tmp_path: Path) -> None:
