@@ -64,7 +64,7 @@ def patch_plan(results: Iterable[Mapping[str, Any]]) -> list[str]:
     for result in results:
         host, batch = str(result["host"]), str(result.get("batch") or "")
         for one in result.get("changes", ()):
-            cells.append((host, batch, one["name"], one["from"] or "new", one["to"], " ".join(one["cves"])))
+            cells.append((host, batch, one["name"], one["from"] or "new", one["to"] or "none", " ".join(one["cves"])))
         planned = result.get("outcome") == "planned"
         foreseen: Mapping[str, Any] = (result.get("foreseen") or {}) if planned else {}
         words = [f"restarts {name}" for name in sorted(foreseen.get("services", ()))]

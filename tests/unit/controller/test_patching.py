@@ -44,6 +44,8 @@ def test_the_plan_is_a_table_and_a_line_a_host() -> None:
     assert lines[2].split() == ["a", "1", "openssl", "1", "2", "CVE-2023-1"]
     assert lines[3:] == ["a: m; restarts nginx.service; reboot: linux-image-1 changes; w", "b: no"]
     assert patching.patch_plan([]) == []
+    back = {"host": "a", "outcome": "rolled_back", "message": "m", "changes": [{**change, "to": None, "cves": []}]}
+    assert patching.patch_plan([back])[2].split() == ["a", "openssl", "1", "none"]
 
 
 def test_a_run_of_this_controller_that_has_ended_is_known() -> None:
