@@ -283,6 +283,60 @@ def test_hosts_are_refused_before_they_are_out_of_service(fresh: Site, tmp_path:
     assert fresh.version("ops1") == "ii 1.1" and fresh.record("ops1")["result"] == "ok"
     assert fresh.sh("ops1", "cat", "/var/tmp/wl-announced") == "begin \nend patched\n"
     assert fresh.lab.exec("lb1", ["test", "-e", "/var/tmp/wl-announced"], check=False).returncode == 1
+    # lb1 has nothing to go back to, which keeps nobody from going back
+    done = fresh.patch("lb1:ops1", "patch_rollback")
+    assert done.returncode == 0 and fresh.version("ops1") == "ii 1.0", tail(done)
+    assert "lb1: nothing: no change of packages was recorded on this host" in done.stdout, tail(done)
+    change = {one["name"]: one for one in fresh.record("ops1")["details"]["changes"]}
+    assert (change["wl-demo"]["from"], change["wl-demo"]["to"]) == ("1.1", "1.0")
+    assert (change["wl-demo-data"]["from"], change["wl-demo-data"]["to"]) == ("1.0", None)
+
+
+@pytest.mark.capability("C1")
+def test_a_host_that_is_lost_around_the_change_ends_the_run(fresh: Site, tmp_path: Path) -> None:
+    """A load balancer before the change and after it, then the host itself; db1 is not begun."""
+    fresh.offer("1.0", "1.1", nodes=["db1", "ops1"])
+    gone = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+    options: dict[str, Any] = {"patch_canary": "ops1", "inventory": hosts(tmp_path, gone=gone)}
+    asks, loses = tmp_path / "asks.yml", tmp_path / "loses.yml"
+    asks.write_text("[{ansible.builtin.ping: {}, delegate_to: gone}]", encoding="utf-8")
+    loses.write_text(json.dumps([{"ansible.builtin.set_fact": gone}]), encoding="utf-8")
+    for given, version, stage in (
+        ({"patch_pre_tasks": str(asks)}, "ii 1.0", "prepared"),
+        ({"patch_post_tasks": str(asks)}, "ii 1.1", "applied"),
+        ({"patch_post_tasks": str(loses)}, "ii 1.1", "applied"),
+    ):
+        done = fresh.patch("ops1:db1", **options, **given)
+        assert done.returncode and "UNREACHABLE" in done.stdout, tail(done)
+        assert (fresh.version("ops1"), fresh.stage("ops1")["stage"]) == (version, stage), tail(done)
+        assert not fresh.stage("db1")
+    assert "1 hosts were not begun: db1" in done.stdout and "so its change is not finished" in done.stdout, tail(done)
+    done = fresh.patch("ops1")
+    assert done.returncode == 0 and fresh.stage("ops1")["stage"] == "finished", tail(done)
+
+
+@pytest.mark.capability("C1")
+def test_a_run_that_fails_before_it_begins_leaves_the_change_before_it_alone(fresh: Site) -> None:
+    fresh.offer("1.0", "1.1", nodes=["ops1"])
+    changes = fresh.lab.module("ops1", "package_state", include_installed=False, refresh=True)["changes"]
+    done = fresh.lab.module("ops1", "package_apply", state="applied", prepare=True, finish=True, changes=changes)
+    assert done["transaction"]["stage"] == "finished", done
+    fresh.offer("1.0", "1.1", "1.2", nodes=["ops1"])
+    failed = fresh.patch("ops1", patch_timeout=0.001)  # apt-get does not end in time
+    message = fresh.record("ops1")["details"]["message"]
+    assert failed.returncode == 2 and "so nothing is put back" in message, message
+    assert fresh.version("ops1") == "ii 1.1"
+
+
+@pytest.mark.capability("C1")
+def test_what_is_to_be_held_stays_and_the_rest_is_changed(fresh: Site) -> None:
+    before = fresh.version("ops1")
+    fresh.offer("1.0", "1.1", nodes=["ops1"])
+    done = fresh.patch("ops1", patch_hold="wl-demo")
+    assert done.returncode == 0, tail(done)
+    assert fresh.sh("ops1", "apt-mark", "showhold").split() == ["wl-demo"]
+    fresh.sh("ops1", "apt-mark", "unhold", "wl-demo")
+    assert fresh.version("ops1") == before
 
 
 @pytest.mark.capability("C1", "C3")
@@ -402,6 +456,13 @@ def test_what_staging_has_proven_is_what_production_gets(fresh: Site, tmp_path: 
     done = fresh.patch("app1", "patch_promote", patch_promote_soak="1h", **promote)
     assert done.returncode == 2 and '"msg": "nothing was proven: app1: its run ended at ' in done.stdout, tail(done)
     assert "less than 1 h ago" in done.stdout and not manifest.exists()
+    fresh.sh("app1", "apt-get", "-q", "-y", "--allow-downgrades", "install", "wl-demo=1.0")
+    done = fresh.patch("app1", "patch_promote", patch_promote_soak="1s", **promote)
+    assert done.returncode == 2 and "after its run: wl-demo:all is 1.0, it was 1.1; put them back" in done.stdout, tail(
+        done
+    )
+    assert not manifest.exists()
+    fresh.sh("app1", "apt-get", "-q", "-y", "install", "wl-demo=1.1")
     done = fresh.patch("app1", "patch_promote", patch_promote_soak="1s", **promote)
     assert done.returncode == 0, tail(done)
     fresh.offer("1.0", "1.1", "1.2")
