@@ -334,6 +334,7 @@ def test_what_is_to_be_held_stays_and_the_rest_is_changed(fresh: Site) -> None:
     fresh.offer("1.0", "1.1", nodes=["ops1"])
     done = fresh.patch("ops1", patch_hold="wl-demo")
     assert done.returncode == 0, tail(done)
+    assert "ops1: nothing: nothing is to be done" in done.stdout, tail(done)
     assert fresh.sh("ops1", "apt-mark", "showhold").split() == ["wl-demo"]
     fresh.sh("ops1", "apt-mark", "unhold", "wl-demo")
     assert fresh.version("ops1") == before

@@ -268,7 +268,7 @@ class Worker:
         current = last if request.unfinished else transaction.last_change(self._root)
         if current is None:
             words = "no change of packages was recorded on this host, so there is nothing to go back to"
-            return Outcome(current=last, message=words)
+            return Outcome(message=words)
         current.owner = request.owner
         outcome = Outcome(current=current)
         installed = self.apt.installed()

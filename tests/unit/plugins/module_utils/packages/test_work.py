@@ -155,6 +155,10 @@ def test_a_reboot_that_is_not_finished_does_not_hide_it_either(host: Host) -> No
 
 def test_nothing_to_go_back_to_is_no_failure(tmp_path: Path) -> None:
     fresh = Host(tmp_path, Table({"a": "1"}))
+    fresh.worker.prepare(Request([change("a", "1", "2")], "run"))
+    fresh.worker.finish(Request(owner="run"))
+    assert fresh.stages() == ["dropped"]
+    assert fresh.worker.roll_back(Request(owner="back")).current is None
     assert fresh.roll_back() == ("no change of packages was recorded on this host, so there is nothing to go back to")
 
 
