@@ -129,7 +129,8 @@ def read_apt(question: Question, apt: Apt, run: command.Runner) -> State:
     changes = choose(apt.explain(changes, dict(state.installed), data, time.time()), wish)
     wanted = [one for one in changes if not one.left_out]
     if len(wanted) < len(changes):
-        changes, found = _with_needed(changes, apt.closure(wanted), wish)
+        closure = apt.closure([one for one in wanted if one.before])  # what is new comes only where it is needed
+        changes, found = _with_needed(changes, closure, wish)
         state.findings += found
         wanted = [one for one in changes if not one.left_out]
     state.changes = changes
@@ -197,7 +198,8 @@ def _with_needed(changes: list[Change], closure: list[Change], wish: Wish) -> tu
                 )
             )  # fmt: skip
         result.append(replace(old, after=one.after, left_out=""))
-    return [*result, *(one for one in changes if one.key not in needed)], found
+    rest = [one for one in changes if one.key not in needed]
+    return [*result, *(replace(one, left_out=one.left_out or "nothing that is chosen needs it") for one in rest)], found
 
 
 def _unfinished(audit: str, broken: Sequence[str]) -> list[Finding]:

@@ -19,6 +19,7 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.packages impor
     manifest,
     needs,
     rpm,
+    state,
     transaction,
     window,
 )
@@ -247,6 +248,17 @@ def change(name: str, **values: Any) -> Change:
 def test_what_is_chosen(wish: Wish, left_out: dict[str, str]) -> None:
     changes = [change("plain"), change("secure", security=True), change("known", cves=("CVE-2023-1",), age=99.0)]
     assert {one.name: one.left_out for one in choose(changes, wish) if one.left_out} == left_out
+
+
+def test_a_new_package_that_only_a_denied_one_needs_is_left_out() -> None:
+    wish = Wish(deny=["app"])
+    changes = choose([change("app"), Change("app-data", "all", "", "1"), change("lib")], wish)
+    found, against = state._with_needed(changes, [change("lib")], wish)
+    assert not against and {one.name: one.left_out for one in found} == {
+        "lib": "",
+        "app": "denied",
+        "app-data": "nothing that is chosen needs it",
+    }
 
 
 # -- rpm and dnf --------------------
