@@ -42,6 +42,7 @@ def release_plan(
         contract=bool(database.get("contract")),
         data_sync=bool(defined.get("data_sync")),
         backup=str((defined.get("backup") or {}).get("host") or ""),
+        gate=bool(defined.get("gate")),
     )
     findings = [*_of("host", looked), *_of("load balancer", balancers), *map(_finding, backup)]
     try:

@@ -165,6 +165,13 @@ def site(lab: Lab, restore: Restore, tmp_path: Path) -> Site:
     return at_first(lab, restore, tmp_path / "controller.log")
 
 
+def one_more(site: Site) -> None:
+    """Put a version 1.1.1 there."""
+    for node in APPS:
+        site.lab.exec(node, ["cp", "-a", "/srv/worklog/releases/1.1.0", "/srv/worklog/releases/1.1.1"])
+        site.lab.write(node, "/srv/worklog/releases/1.1.1/VERSION", "1.1.1\n")
+
+
 def lost(clients: list[Client]) -> list[Any]:
     assert all(client.result["requests"] > 100 for client in clients)
     return [client.result["messages"] for client in clients if client.result["failed"]]
@@ -191,8 +198,9 @@ def test_an_upgrade_and_a_rollback_lose_no_request_and_two_controllers_do_not_me
         assert output.count("changed=0 ") == 2, output
         told = site.lab.read("db1", "/tmp/migration").splitlines()
         assert told == ["expand while app1 has nothing", "contract while app1 has deployed"]
-        code, output = site.play("rollback", release_reason="search is slow")
-        assert code != 0 and "1.1.0 has contracted the database" in output, output
+        for playbook, version in (("rollback", {}), ("upgrade_in_place", {"release_version": "1.0.0"})):
+            code, output = site.play(playbook, release_reason="search is slow", **version)
+            assert code != 0 and "1.1.0 has contracted the database" in output, output
         code, output = site.play("rollback", release_reason="search is slow", release_past_contract="worklog-api")
         assert code == 0, output
     assert not lost(clients)
@@ -298,6 +306,78 @@ def test_the_kept_configuration_comes_back_also_when_nothing_can_be_noted(site: 
     assert copy(kept, config)["changed"] and site.lab.read("app1", config) == before
     told = site.lab.module("app1", "release_state", application="worklog-api", copies=[{"src": config}])
     assert told["failed"] and "missing required arguments: dest" in told["msg"], told
+
+
+@pytest.mark.soak
+@pytest.mark.capability("B1")
+def test_a_controller_that_is_killed_while_it_ends_or_goes_back_is_gone_on_with(site: Site) -> None:
+    def free(node: str) -> bool:
+        return site.state(node)["under_way"] is None
+
+    with site.controller("1.1.0") as controller:
+        site.wait_for_step("app2", "deployed", controller)
+        while not free("lb1"):
+            assert controller.poll() is None, site.log.read_text()
+        os.killpg(controller.pid, signal.SIGKILL)
+    assert not free("app1"), "the hosts are the last to be free, else nobody could go on"
+    pids = [site.pid(node) for node in APPS]
+    code, output = site.upgrade("1.1.0", release_resume="on")
+    assert code == 0 and [site.pid(node) for node in APPS] == pids, output
+    assert all(free(node) for node in (*APPS, "lb1", "lb2")) and not site.in_service()
+
+    one_more(site)
+    with site.controller("1.1.1") as controller:
+        site.wait_for_step("app1", "deployed", controller)
+        os.killpg(controller.pid, signal.SIGKILL)
+    with site.controller("1.1.1", release_resume="back") as controller:
+        site.wait_for_step("app1", "undo", controller)
+        os.killpg(controller.pid, signal.SIGKILL)
+    broken = site.state("app1")["under_way"]["id"]
+    code, output = site.upgrade("1.1.1", release_break_lock=broken)
+    assert code != 0 and "1.1.1 has begun to go back; finish that with release_resume=back" in output, output
+    code, output = site.upgrade("1.1.1", release_break_lock=broken, release_resume="back")
+    assert code == 0 and site.versions() == ["1.1.0", "1.1.0"] and not site.in_service(), output
+    assert all(free(node) for node in (*APPS, "lb1", "lb2"))
+
+
+@pytest.mark.soak
+@pytest.mark.capability("B1")
+def test_a_load_balancer_that_does_not_give_its_lock_back_can_be_gone_on_with(site: Site, tmp_path: Path) -> None:
+    state, away = f"{STATE}/worklog-api.json", f"{STATE}/away"
+    move = {"ansible.builtin.command": {"argv": ["mv", state, away], "creates": away}}
+    (tmp_path / "contract.yml").write_text(json.dumps([move]), encoding="utf-8")  # the last that is done before that
+    site.defined = applications(database={"host": "lb2", "contract": str(tmp_path / "contract.yml")})
+    code, output = site.upgrade("1.1.0")
+    assert code != 0 and "every host runs 1.1.0. When the cause is gone, run the same with release_resume=on" in (
+        " ".join(output.split())
+    ), output
+    assert site.versions() == ["1.1.0", "1.1.0"] and not site.in_service()
+    assert [site.state(node)["under_way"] is None for node in (*APPS, "lb1")] == [False, False, True]
+    assert [site.records(node)["result"] for node in APPS] == ["failed", "failed"]
+    site.lab.exec("lb2", ["cp", away, state])
+    pids = [site.pid(node) for node in APPS]
+    code, output = site.upgrade("1.1.0", release_resume="on")
+    assert code == 0 and [site.pid(node) for node in APPS] == pids, output
+    assert all(site.state(node)["under_way"] is None for node in (*APPS, "lb1", "lb2"))
+
+
+@pytest.mark.soak
+@pytest.mark.capability("B4")
+def test_a_load_balancer_that_cannot_be_reached_stops_an_upgrade_and_no_rollback(site: Site, tmp_path: Path) -> None:
+    code, output = site.upgrade("1.1.0")
+    assert code == 0, output
+    one_more(site)
+    inventory = tmp_path / "lost.yml"
+    gone = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9}
+    inventory.write_text(json.dumps({"all": {"hosts": {"lb2": gone}}}), encoding="utf-8")
+    code, output = site.upgrade("1.1.1", "-i", str(inventory))
+    assert code != 0 and "lb2 cannot be reached" in output, output
+    assert site.versions() == ["1.1.0", "1.1.0"]
+    assert all(site.state(node)["under_way"] is None for node in (*APPS, "lb1"))
+    code, output = site.play("rollback", "-i", str(inventory), release_reason="search is down")
+    assert code == 0 and site.versions() == ["1.0.0", "1.0.0"] and not site.in_service(), output
+    assert all(site.state(node)["under_way"] is None for node in (*APPS, "lb1", "lb2"))
+    assert "lb2 could not be told" in json.dumps(site.records()["findings"])
 
 
 @pytest.mark.soak

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.system.conftest import Client, Lab, Restore
-from tests.system.test_releases import APPS, HOST, STATE, Site, applications
+from tests.system.test_releases import APPS, HOST, MIGRATE, STATE, Site, applications
 
 NODES = (*APPS, "lb1", "lb2")
 BALANCERS = ("lb1", "lb2")
@@ -222,6 +222,9 @@ def test_a_bad_canary_is_taken_back_at_once_and_a_good_one_is_followed_by_the_ot
 
 def kill_and_resume(rollout: Rollout, method: str, node: str, step: str, way: str) -> None:
     """Kill the controller when a node has come to a step, and go on or back."""
+    rollout.defined["worklog-api"]["gate"].update(
+        duration=30, promote_early=True
+    )  # of a busy machine few requests come
     if method == "blue_green":
         rollout.idle_green()
     before = rollout.shares()
@@ -258,6 +261,48 @@ def kill_and_resume(rollout: Rollout, method: str, node: str, step: str, way: st
 )
 def test_a_controller_is_killed_at_every_step(rollout: Rollout, method: str, node: str, step: str, way: str) -> None:
     kill_and_resume(rollout, method, node, step, way)
+
+
+@pytest.mark.soak
+@pytest.mark.capability("B2")
+def test_an_old_side_that_is_being_retired_gets_no_request_again(
+    rollout: Rollout, restore: Restore, tmp_path: Path
+) -> None:
+    """Killed when the new side is free already, and gone on with: at first without a load balancer."""
+    restore.path("db1", "/tmp/migration")
+    contract = tmp_path / "contract.yml"
+    contract.write_text(MIGRATE.replace("PHASE", "contract"), encoding="utf-8")
+    defined = rollout.defined["worklog-api"]
+    defined["database"] = {"host": "db1", "contract": str(contract)}
+    defined["gate"]["promote_early"] = True
+    rollout.idle_green()
+    given = {**STEP_BY_STEP, "blue_green_retire": "stop", "blue_green_holding_minutes": "0.3"}
+    with rollout.clients(), rollout.controller("1.1.0", "blue_green", **given) as controller:
+        rollout.wait_for_step("lb2", "retire", controller)
+        journal = {entry["step"]: entry["at"] for entry in rollout.state("lb2")["under_way"]["journal"]}
+        while rollout.state("app2")["under_way"] is not None:
+            assert controller.poll() is None, rollout.log.read_text()
+        os.killpg(controller.pid, signal.SIGKILL)
+    assert rollout.state("lb1")["under_way"], "load balancers are the last to be free, else nobody could go on"
+    begun, held = (datetime.fromisoformat(journal[step].replace("Z", "+00:00")) for step in ("share_100", "retire"))
+    assert (held - begun).total_seconds() >= 18, "the gate was sure before"
+    gone, inventory = tmp_path / "gone", tmp_path / "lost.yml"
+    inventory.write_text(LOST.format(node="lb2", gone=gone))
+    gone.touch()
+    pid = rollout.pid("app2")
+    with rollout.clients() as clients:
+        code, output = rollout.release("blue_green", "1.1.0", "-i", str(inventory), release_resume="on", **given)
+        assert code != 0 and "lost on the way" in output, output
+        assert rollout.shares() == ["lb1 app2", "lb2 app2"] and rollout.state("lb2")["under_way"]
+        code, output = rollout.release("blue_green", release_resume="on", **given)
+        assert code == 0 and rollout.pid("app2") == pid, output
+    assert failed(clients) == 0 and all(set(client.result["versions"]) == {"1.1.0"} for client in clients)
+    assert [rollout.ended(node) for node in NODES] == [(None, "undone" if node == "app1" else "good") for node in NODES]
+    rollout.lab.exec("app1", ["systemctl", "start", "worklog-api"])
+    code, output = rollout.release("blue_green", "1.0.0")
+    assert code != 0 and "1.1.0 has contracted the database, and 1.0.0 is older" in output, output
+    code, output = rollout.play("rollback", release_reason="search is down")
+    assert code != 0 and "switch back with blue_green" in output, output
 
 
 LOST = """

@@ -81,6 +81,7 @@ class Topology:
     :param balancers: load balancer → strategy of traffic_split.
     :param database: host on which the migrations run; empty where there are none.
     :param backup: host that has the backups; empty when none are declared.
+    :param gate: whether a gate is declared, which watches a new version.
     """
 
     hosts: tuple[str, ...]
@@ -90,6 +91,7 @@ class Topology:
     contract: bool = False
     data_sync: bool = False
     backup: str = ""
+    gate: bool = True
 
     @property
     def shares(self) -> bool:
@@ -119,6 +121,8 @@ def obstacle(method: str, there: Topology, declared: Declared) -> Words | None:
         return Words("no load balancer can give a share of the requests", "没有负载均衡可以按比例分配流量")
     if method == "blue_green" and len(there.sides) != 2:
         return Words("two sides are needed, such as blue and green", "需要两个环境(如蓝、绿)")
+    if method in ("canary", "blue_green") and not there.gate:
+        return Words("no gate is declared, so nothing would watch the new version", "未声明门禁,新版本无人观察")
     return None
 
 

@@ -20,6 +20,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ansible_collections.worklog.maintenance.plugins.module_utils import files
+from ansible_collections.worklog.maintenance.plugins.module_utils.release import versions
 from ansible_collections.worklog.maintenance.plugins.module_utils.units import span
 
 #: Where the state of a host is kept.
@@ -132,6 +133,11 @@ def begin(state: Mapping[str, Any], asked: Begin, now: float) -> tuple[dict[str,
             "version": found.get("version", found["artefact"]), "artefact": found["artefact"],
             "id": None, "since": None, "irreversible": False,
         }  # fmt: skip
+    if live and live["irreversible"] and asked.method != "rollback" and _older(version, live["version"]):
+        raise StateError(
+            f"{live['version']} has contracted the database, and {version} is older and cannot work with it; restore "
+            "the data first and go back with the playbook rollback, which says how, or release a newer version"
+        )
     after["under_way"] = {
         "id": asked.id,
         "method": asked.method,
@@ -354,6 +360,14 @@ def _may_take(held: Mapping[str, Any], asked: Begin, now: float) -> str:
             f"{'' if asked.owner == held['owner'] else ', and release_break_lock=' + held['id']}"
         )
     raise StateError(f"{_who(held)} is under way {where}; {cure}", held)
+
+
+def _older(version: str, than: str) -> bool:
+    """Return whether a version is older than another; what was put there by others may have no version."""
+    try:
+        return versions.parse(version).key < versions.parse(than).key
+    except ValueError:
+        return False
 
 
 def _who(held: Mapping[str, Any]) -> str:

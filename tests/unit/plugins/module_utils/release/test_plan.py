@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -84,6 +85,9 @@ def test_the_method_that_fits(size: str, there: Topology, declared: Declared, me
         (ALONE, Declared(method="canary"), "critical", "cannot be used: no load balancer is declared"),
         (FLAGS, Declared(method="canary"), "critical", "no load balancer can give a share"),
         (FLAGS, Declared(method="blue_green"), "critical", "two sides are needed"),
+        (dataclasses.replace(FULL, gate=False), Declared(method="canary"), "critical", "nothing would watch"),
+        (dataclasses.replace(FULL, gate=False), Declared(method="blue_green"), "critical", "nothing would watch"),
+        (dataclasses.replace(FULL, gate=False), Declared(method="rolling"), None, ""),
         (FULL, Declared(method="canary", incompatible=True), "critical", "cannot run at the same time"),
     ],
 )

@@ -132,6 +132,17 @@ def test_good_and_bad_and_back() -> None:
     assert state["current"]["irreversible"]
 
 
+@pytest.mark.parametrize("version", ["1.1.0", "2.0.0-rc.1"])
+def test_nothing_older_is_released_past_the_point_of_no_return(version: str) -> None:
+    state = ended("good", "2.0.0", releases.empty("api"), id="job-1", forever=True)
+    with pytest.raises(releases.StateError, match=f"2.0.0 has contracted the database, and {version} is older"):
+        releases.begin(state, asked("job-2", version, found={}), NOW)
+    for newer in ("2.0.0", "2.0.1"):
+        assert releases.begin(state, asked("job-2", newer, found={}), NOW)[0]["under_way"]["version"] == newer
+    reversible = ended("good", "2.0.1", ended("good", "2.0.0", releases.empty("api"), id="job-1"), id="job-2")
+    assert releases.begin(reversible, asked("job-3", version, found={}), NOW)[0]["under_way"]["version"] == version
+
+
 def test_the_one_before_is_found_again_after_going_back() -> None:
     state = releases.empty("api")
     for number, version in enumerate(("1.0.0", "1.1.0", "1.2.0")):
