@@ -264,6 +264,25 @@ def test_a_controller_is_killed_at_every_step(rollout: Rollout, method: str, nod
 
 
 @pytest.mark.soak
+@pytest.mark.capability("B3")
+def test_hosts_that_a_canary_has_finished_are_not_restarted_again(rollout: Rollout) -> None:
+    rollout.defined["worklog-api"]["gate"].update(duration=30, promote_early=True)
+    before = rollout.shares()
+    with rollout.clients() as clients:
+        with rollout.controller("1.1.0", "canary", canary_steps="25") as controller:
+            rollout.wait_for_step("app1", "deployed", controller)
+            while any(rollout.state(node)["under_way"] for node in APPS):
+                assert controller.poll() is None, rollout.log.read_text()
+            os.killpg(controller.pid, signal.SIGKILL)
+        assert rollout.state("lb1")["under_way"], "load balancers are the last to be free, else nobody could go on"
+        pids = [rollout.pid(node) for node in APPS]
+        code, output = rollout.release("canary", release_resume="on")
+        assert code == 0 and [rollout.pid(node) for node in APPS] == pids, output
+    assert failed(clients) == 0 and rollout.shares() == before
+    assert [rollout.ended(node) for node in NODES] == [(None, "good")] * 4
+
+
+@pytest.mark.soak
 @pytest.mark.capability("B2")
 def test_an_old_side_that_is_being_retired_gets_no_request_again(
     rollout: Rollout, restore: Restore, tmp_path: Path
@@ -292,7 +311,8 @@ def test_an_old_side_that_is_being_retired_gets_no_request_again(
     pid = rollout.pid("app2")
     with rollout.clients() as clients:
         code, output = rollout.release("blue_green", "1.1.0", "-i", str(inventory), release_resume="on", **given)
-        assert code != 0 and "lost on the way" in output, output
+        assert code != 0 and "1.1.0 serves, but the old side is not retired: " in output, output
+        assert "lost on the way. When the cause is" in output, output
         assert rollout.shares() == ["lb1 app2", "lb2 app2"] and rollout.state("lb2")["under_way"]
         code, output = rollout.release("blue_green", release_resume="on", **given)
         assert code == 0 and rollout.pid("app2") == pid, output
@@ -389,6 +409,8 @@ FAULTS: dict[str, tuple[dict[str, Any] | Callable[[Rollout], None], str]] = {
     "wrong version": (other_version, "1.1"),
     "missing file": (missing, "server.py"),
 }
+#: Those that are seen before there is traffic.
+SEEN_BEFORE = ("never ready", "wrong version", "missing file")
 METHODS = ("upgrade_in_place", "blue_green", "canary")
 
 
@@ -413,11 +435,12 @@ def test_every_bad_release_is_taken_back(rollout: Rollout, restore: Restore, met
     if fault == "errors 1 %":
         rollout.defined["worklog-api"]["gate"].update(duration=60, metrics=[{"metric": "errors"}])
     rollout.defined["worklog-api"]["service"]["timeout"] = 15
-    with rollout.clients(rate=150 if fault == "errors 1 %" else 40):
+    with rollout.clients(rate=150 if fault == "errors 1 %" else 40) as clients:
         code, output = (
             rollout.release(method, blue_green_failed="undo") if method == "blue_green" else rollout.release(method)
         )
     assert code != 0, output
+    assert fault not in SEEN_BEFORE or not any(client.result["failed"] for client in clients), fault
     assert rollout.shares() == before and rollout.versions() == ["1.0.0", "1.0.0"]
     assert [rollout.ended(node)[0] for node in NODES] == [None] * 4
     record = rollout.records("app1" if method == "upgrade_in_place" else "app2")
@@ -444,8 +467,9 @@ def restart_a_balancer(rollout: Rollout) -> None:
 
 
 def fill_the_disk(rollout: Rollout) -> None:
-    """Make the state of a load balancer impossible to write."""
-    rollout.lab.exec("lb1", ["mount", "-t", "tmpfs", "-o", "size=4k,mode=750", "tmpfs", STATE])
+    """Leave no room where the state of a load balancer is."""
+    steps = f"cp -a {STATE} /tmp/kept; mount -t tmpfs -o size=64k,mode=750 tmpfs {STATE}; cp -a /tmp/kept/. {STATE}; "
+    rollout.lab.exec("lb1", ["sh", "-c", f"{steps} dd if=/dev/zero of={STATE}/full bs=1k status=none || true"])
 
 
 @pytest.mark.soak
@@ -457,10 +481,23 @@ def test_trouble_in_the_middle_of_the_switch(
     before = rollout.shares()
     if trouble is fill_the_disk:
         restore.run("lb1", ["umount", STATE])
-    with rollout.controller("1.1.0", "blue_green", **STEP_BY_STEP) as controller:
-        rollout.wait_for_step("lb2", "share_25", controller)
-        trouble(rollout)
-        code = controller.wait(timeout=400)
-    output = rollout.log.read_text()
-    assert rollout.shares() == (["lb1 app2", "lb2 app2"] if code == 0 else before), output
-    assert code == 0 or "failed" in rollout.records("lb2")["result"]
+        restore.run("lb1", ["rm", "-rf", "/tmp/kept"])
+    with rollout.clients() as clients:
+        with rollout.controller("1.1.0", "blue_green", **STEP_BY_STEP) as controller:
+            rollout.wait_for_step("lb2", "share_25", controller)
+            trouble(rollout)
+            code = controller.wait(timeout=400)
+        output = rollout.log.read_text()
+        assert code != 0 or trouble is not fill_the_disk, output
+        assert rollout.shares() == (["lb1 app2", "lb2 app2"] if code == 0 else before), output
+        assert code == 0 or "failed" in rollout.records("lb2")["result"]
+        if trouble is fill_the_disk:
+            assert "No space left on device" in output and rollout.state("lb1")["under_way"], output
+            rollout.lab.exec("lb1", ["rm", f"{STATE}/full"])
+        if any(rollout.state(node)["under_way"] for node in NODES):
+            code, output = rollout.release("blue_green", release_resume="back")
+            assert code == 0 and rollout.shares() == before, output
+    assert all(rollout.state(node)["under_way"] is None for node in NODES)
+    # one that is restarted cannot answer meanwhile
+    lost = [client.result["failed"] for client in clients]
+    assert lost[0] == 0 and (lost[1] == 0 or trouble is restart_a_balancer), [client.result for client in clients]

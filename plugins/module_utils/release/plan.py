@@ -243,10 +243,17 @@ def _middle(method: str, there: Topology, version: str, hosts: str, balancers: s
                 Words("hold the old side ready, then drain and stop it", "保留旧环境一段时间后停用"),
             ),
         ]
-    stop = [Step("automation", balancers or hosts, Words("show the maintenance page", "开启维护页面"))]
-    end = [Step("automation", balancers or hosts, Words("take the maintenance page away", "关闭维护页面"))]
-    middle = [Step("automation", hosts, Words(f"stop it; {deploy.en}", f"停止服务;{deploy.zh}"))]
-    return stop + middle + end if method == "maintenance_window" else middle
+    if method == "in_place":
+        return [Step("automation", hosts, Words(f"stop it; {deploy.en}", f"停止服务;{deploy.zh}"))]
+    where = balancers or hosts
+    page = Words("show the maintenance page (playbook maintenance_mode)", "开启维护页面(playbook maintenance_mode)")
+    at_once = Words(
+        f"on all hosts at once (release_serial=100%): {deploy.en}", f"所有主机同时(release_serial=100%):{deploy.zh}"
+    )
+    away = Words(
+        "take the maintenance page away (playbook maintenance_mode)", "关闭维护页面(playbook maintenance_mode)"
+    )
+    return [Step("operator", where, page), Step("automation", hosts, at_once), Step("operator", where, away)]
 
 
 def judge_versions(

@@ -171,3 +171,15 @@ def test_the_worst_comes_first_and_decides() -> None:
 def test_a_host_that_was_not_looked_at_is_unknown() -> None:
     made = plan.make("worklog-api", "1.1.0", FULL, Declared(), {"app1": {"version": "1.0.0"}})
     assert made["running"] == {"app1": "1.0.0", "app2": ""}
+
+
+def test_versions_that_cannot_run_together_change_at_once_behind_a_page_that_is_shown_by_hand() -> None:
+    made = make("2.0.0", declared=Declared(incompatible=True), app1="1.0.0", app2="1.0.0")
+    steps = [(step["who"], step["what"]["en"]) for step in made["steps"]]
+    shown, changed, away = (
+        next(number for number, (_who, what) in enumerate(steps) if words in what)
+        for words in ("show the maintenance page", "release_serial=100%", "take the maintenance page away")
+    )
+    assert shown < changed < away and [steps[one][0] for one in (shown, changed, away)] == [
+        "operator", "automation", "operator",
+    ]  # fmt: skip
