@@ -220,6 +220,18 @@ def test_a_bad_canary_is_taken_back_at_once_and_a_good_one_is_followed_by_the_ot
     assert "<script" not in page and page.count("<h2") == text.count("\n---")
 
 
+@pytest.mark.capability("B2", "B3")
+def test_nobody_who_would_watch_and_a_host_that_is_a_load_balancer_too_are_refused(rollout: Rollout) -> None:
+    defined = rollout.defined["worklog-api"]
+    defined["balancers"]["app1"] = defined["balancers"]["lb2"]
+    code, output = rollout.release("blue_green")
+    assert code != 0 and "app1 is a load balancer of worklog-api and one of its hosts too" in output, output
+    del defined["balancers"]["app1"], defined["gate"]
+    code, output = rollout.release("canary")
+    assert code != 0 and "worklog-api has no gate, so nothing would watch the new version" in output, output
+    assert all(rollout.state(node)["under_way"] is None for node in NODES)
+
+
 def kill_and_resume(rollout: Rollout, method: str, node: str, step: str, way: str) -> None:
     """Kill the controller when a node has come to a step, and go on or back."""
     rollout.defined["worklog-api"]["gate"].update(
@@ -287,7 +299,7 @@ def test_hosts_that_a_canary_has_finished_are_not_restarted_again(rollout: Rollo
 def test_an_old_side_that_is_being_retired_gets_no_request_again(
     rollout: Rollout, restore: Restore, tmp_path: Path
 ) -> None:
-    """Killed when the new side is free already, and gone on with: at first without a load balancer."""
+    """Killed when the new side is free already, and gone on with: at first where a load balancer cannot be noted on."""
     restore.path("db1", "/tmp/migration")
     contract = tmp_path / "contract.yml"
     contract.write_text(MIGRATE.replace("PHASE", "contract"), encoding="utf-8")
@@ -305,14 +317,15 @@ def test_an_old_side_that_is_being_retired_gets_no_request_again(
     assert rollout.state("lb1")["under_way"], "load balancers are the last to be free, else nobody could go on"
     begun, held = (datetime.fromisoformat(journal[step].replace("Z", "+00:00")) for step in ("share_100", "retire"))
     assert (held - begun).total_seconds() >= 18, "the gate was sure before"
-    gone, inventory = tmp_path / "gone", tmp_path / "lost.yml"
-    inventory.write_text(LOST.format(node="lb2", gone=gone))
-    gone.touch()
     pid = rollout.pid("app2")
+    restore.run("lb2", ["sh", "-c", f"umount {STATE} || true"])
+    rollout.lab.exec("lb2", ["sh", "-c", f"mount --bind {STATE} {STATE}; mount -o remount,ro,bind {STATE}"])
     with rollout.clients() as clients:
-        code, output = rollout.release("blue_green", "1.1.0", "-i", str(inventory), release_resume="on", **given)
+        code, output = rollout.release("blue_green", release_resume="on", **given)
+        output = " ".join(output.split())
         assert code != 0 and "1.1.0 serves, but the old side is not retired: " in output, output
-        assert "lost on the way. When the cause is" in output, output
+        assert "Read-only file system. When the cause is gone, run the same with release_resume=on" in output, output
+        rollout.lab.exec("lb2", ["umount", STATE])
         assert rollout.shares() == ["lb1 app2", "lb2 app2"] and rollout.state("lb2")["under_way"]
         code, output = rollout.release("blue_green", release_resume="on", **given)
         assert code == 0 and rollout.pid("app2") == pid, output
