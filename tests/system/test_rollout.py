@@ -324,7 +324,7 @@ def test_an_old_side_that_is_being_retired_gets_no_request_again(
         code, output = rollout.release("blue_green", release_resume="on", **given)
         output = " ".join(output.split())
         assert code != 0 and "1.1.0 serves, but the old side is not retired: " in output, output
-        assert "Read-only file system. When the cause is gone, run the same with release_resume=on" in output, output
+        assert "it is as it was. When the cause is gone, run the same with release_resume=on" in output, output
         rollout.lab.exec("lb2", ["umount", STATE])
         assert rollout.shares() == ["lb1 app2", "lb2 app2"] and rollout.state("lb2")["under_way"]
         code, output = rollout.release("blue_green", release_resume="on", **given)
