@@ -374,13 +374,35 @@ def released(lab: Lab, restore: Restore) -> Site:
     return site
 
 
+#: Arguments of the program.
+BACK_IN_PLACE = (
+    "restore", "written", "--before-event", "DROP TABLE .*rows_", "--in-place", "/var/lib/mysql",
+    "--service", "mariadb.service", "--confirm", "written@db1",
+)  # fmt: skip
+
+
+def test_a_service_that_a_killed_restore_was_starting_is_waited_for(noted: Noted, restore: Restore) -> None:
+    lab, words = noted.lab, noted.program.argv(*BACK_IN_PLACE)
+    restore.run("db1", ["systemctl", "daemon-reload"])
+    restore.path("db1", "/etc/systemd/system/mariadb.service.d")
+    lab.exec("db1", ["mkdir", "-p", "/etc/systemd/system/mariadb.service.d"])
+    lab.write("db1", "/etc/systemd/system/mariadb.service.d/slow.conf", "[Service]\nExecStartPre=/bin/sleep 8\n")
+    lab.exec("db1", ["systemctl", "daemon-reload"])
+    with subprocess.Popen(["docker", "exec", lab.container("db1"), *words], stdout=subprocess.DEVNULL) as process:
+        while lab.exec("db1", ["systemctl", "is-active", "mariadb"], check=False).stdout.strip() != "activating":
+            assert process.poll() is None, "it has ended before the service was started"
+        for pid in noted.program.processes("restore written"):
+            lab.exec("db1", ["kill", "-9", str(pid)], check=False)
+        process.wait(timeout=120)
+    done = lab.exec("db1", words, check=False, timeout=180)
+    assert done.returncode == 0 and "the services were being started" in done.stdout + done.stderr, done
+    assert rows(lab) == noted.until(2**40)
+
+
 @pytest.mark.campaign
 def test_in_place_killed_at_any_moment_goes_on_or_leaves_the_old_data(noted: Noted) -> None:
     lab, chance = noted.lab, random.Random(23)
-    words = noted.program.argv(
-        "restore", "written", "--before-event", "DROP TABLE .*rows_", "--in-place", "/var/lib/mysql",
-        "--service", "mariadb.service", "--confirm", "written@db1",
-    )  # fmt: skip
+    words = noted.program.argv(*BACK_IN_PLACE)
     for _number in range(KILLS):
         with subprocess.Popen(["docker", "exec", lab.container("db1"), *words], stdout=subprocess.DEVNULL) as process:
             time.sleep(chance.uniform(0.5, 4.0))

@@ -12,7 +12,11 @@ import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.worklog.maintenance.plugins.filter import release
 
-DEFINED = {"balancers": {"lb1": {"strategy": "haproxy"}}, "database": {"contract": "x.yml", "host": "db2"}}
+DEFINED = {
+    "balancers": {"lb1": {"strategy": "haproxy"}},
+    "database": {"contract": "x.yml", "host": "db2"},
+    "gate": {"host": "lb1"},
+}
 MEMBERS = {"blue": ["app1"], "green": ["app2"]}
 DECLARED = {"schema_change": False, "incompatible": False, "irreversible": False, "method": ""}
 GOOD = {"version": "1.0.0", "bad": [], "findings": [{"check": "a", "subject": "b", "severity": "ok", "message": "c"}]}
@@ -26,6 +30,10 @@ def plan(looked: dict[str, Any], balancer: dict[str, Any], version: str = "1.1.0
 def test_a_plan_of_hosts_that_all_answer_is_ready() -> None:
     made = plan({"app1": GOOD, "app2": GOOD}, DIVIDED)
     assert made["ready"] and made["method"] == "canary"
+    without = release.release_plan(
+        {"app1": GOOD, "app2": GOOD}, "api", "1.1.0", {**DEFINED, "gate": {}}, MEMBERS, DECLARED, {"lb1": DIVIDED}
+    )
+    assert without["method"] == "rolling"
     assert [step["where"] for step in made["steps"] if "schema" in step["what"]["en"]] == ["db2", "db2"]
     assert "Ready for approval." in release.release_plan_text(made)
 

@@ -381,7 +381,7 @@ class InPlace:
         if not only_service:
             units += [unit for unit in reversed(self.production.applications) if unit in running]
         for unit in filter(None, units):
-            if self._active(unit):
+            if self._state(unit) == "active":  # one that is being started, as by a run that was killed, is waited for
                 continue
             self.say(f"starting {unit}")
             self.run(["systemctl", "reset-failed", unit], timeout=60)
@@ -392,11 +392,10 @@ class InPlace:
                 raise RestoreError(f"{unit} could not be started: {done.describe()} {words}".strip())
 
     def _active(self, unit: str) -> bool:
-        return self.run(["systemctl", "is-active", unit], timeout=60).stdout.strip() in (
-            "active",
-            "activating",
-            "reloading",
-        )
+        return self._state(unit) in ("active", "activating", "reloading")
+
+    def _state(self, unit: str) -> str:
+        return self.run(["systemctl", "is-active", unit], timeout=60).stdout.strip()
 
     def _wanted(self) -> dict[str, Any]:
         return {
