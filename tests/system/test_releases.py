@@ -348,6 +348,7 @@ def test_a_load_balancer_that_does_not_give_its_lock_back_can_be_gone_on_with(si
     (tmp_path / "contract.yml").write_text(json.dumps([move]), encoding="utf-8")  # the last that is done before that
     site.defined = applications(database={"host": "lb2", "contract": str(tmp_path / "contract.yml")})
     code, output = site.upgrade("1.1.0")
+    assert "worklog-api 1.1.0 is not finished: " in output, output
     assert code != 0 and "every host runs 1.1.0. When the cause is gone, run the same with release_resume=on" in (
         " ".join(output.split())
     ), output
