@@ -28,6 +28,7 @@ def release_plan(
     declared: Mapping[str, Any],
     balancers: Mapping[str, Mapping[str, Any]],
     backup: Sequence[Mapping[str, Any]] = (),
+    locks: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Return the plan of a release from what the hosts, the load balancers and the backups said."""
     from ansible_collections.worklog.maintenance.plugins.module_utils.release import plan
@@ -44,7 +45,9 @@ def release_plan(
         backup=str((defined.get("backup") or {}).get("host") or ""),
         gate=bool(defined.get("gate")),
     )
-    findings = [*_of("host", looked), *_of("load balancer", balancers), *map(_finding, backup)]
+    held = {name: result for name, result in (locks or {}).items() if not result.get("unreachable")}  # said once
+    findings = [*_of("host", looked), *_of("load balancer", balancers), *_of("load balancer", held)]
+    findings += map(_finding, backup)
     try:
         return plan.make(application, version, there, plan.Declared(**declared), looked, findings)
     except ValueError as error:

@@ -16,6 +16,9 @@ from typing import Any
 
 import ansible_runner
 import pytest
+import yaml
+
+from tests.system.conftest import Restore
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -107,6 +110,37 @@ def test_ansible_runner_runs_it_on_a_worker(private_data: Path, tmp_path: Path) 
     (status,) = result.glob("artifacts/**/status")
     assert status.read_text(encoding="utf-8") == "successful", output
     assert "PLAY RECAP" in output
+
+
+@pytest.mark.capability("B5", "J3")
+def test_the_plan_of_a_major_version_is_handed_on_to_an_approval(
+    lab: Any, restore: Restore, private_data: Path, tmp_path: Path
+) -> None:
+    """The schema changes, and somebody has the lock of a load balancer."""
+    restore.path("lb1", "/var/lib/worklog-maintenance/releases")
+    held = {"application": "worklog-api", "action": "begin", "version": "1.1.0", "id": "hers", "owner": "ann"}
+    assert lab.module("lb1", "release_state", **held)["changed"]
+    applications = yaml.safe_load((ROOT / "inventories/lab/group_vars/all/releases.yml").read_text(encoding="utf-8"))
+    phases = {phase: str(tmp_path / f"{phase}.yml") for phase in ("expand", "contract")}
+    for path in phases.values():
+        Path(path).write_text("[]", encoding="utf-8")
+    applications["release_applications"]["worklog-api"]["database"] = {"host": "db1", **phases}
+    answers = {"release_application": "worklog-api", "release_version": "v2.0.0", "release_plan_schema_change": "true"}
+    (private_data / "env" / "extravars").write_text(json.dumps({**applications, **answers}), encoding="utf-8")
+    plan = "worklog.maintenance.release_plan"
+    outcome = ansible_runner.run(private_data_dir=str(private_data), playbook=plan, quiet=True, timeout=300)
+    output = outcome.stdout.read()
+    assert outcome.status == "failed", output
+    (stats,) = (event for event in outcome.events if event["event"] == "playbook_on_stats")
+    made = stats["event_data"]["artifact_data"]
+    steps = [step["what"]["en"].partition(";")[0] for step in made["release_plan"]["steps"]]
+    assert "expand the schema" in steps and "contract the schema: after this there is no way back" in steps
+    assert steps.index("expand the schema") < steps.index("idle side: put 2.0.0 there, start it, test its functions")
+    assert made["release_plan"]["problems"][0].startswith("worklog-api on lb1: ann holds the lock for 1.1.0"), output
+    for language, words in (("en", "1.0.0 -> 2.0.0 (major version)"), ("zh", "1.0.0 -> 2.0.0 (主版本)")):
+        assert words in made["release_plan_text"][language].splitlines()[0]
+    assert "Method: blue-green (worklog.maintenance.blue_green)" in output and "NOT READY" in output
+    assert lab.exec("app1", ["test", "-e", "/var/lib/worklog-maintenance/releases"], check=False).returncode
 
 
 @pytest.mark.capability("J3")

@@ -54,6 +54,20 @@ def test_what_does_not_answer_stands_against_the_release(
     assert not made["ready"] and words in made["problems"]
 
 
+def test_who_has_the_lock_of_a_load_balancer_is_told_once() -> None:
+    held = {"check": "release.lock", "subject": "api on lb1", "severity": "critical", "message": "ann holds the lock"}
+    gone = {"unreachable": True, "msg": "no route"}
+    for divided, locks, problems in (
+        (DIVIDED, {"findings": [held]}, ["api on lb1: ann holds the lock"]),
+        (DIVIDED, {"failed": True, "msg": "damaged"}, ["the load balancer lb1 does not answer: damaged"]),
+        (gone, gone, ["the load balancer lb1 cannot be reached: no route"]),
+    ):
+        made = release.release_plan(
+            {"app1": GOOD, "app2": GOOD}, "api", "1.1.0", DEFINED, MEMBERS, DECLARED, {"lb1": divided}, (), {"lb1": locks}
+        )
+        assert made["problems"] == problems
+
+
 def test_what_makes_no_sense_is_one_sentence() -> None:
     with pytest.raises(AnsibleFilterError, match=r"release_version: '1\.1' is no version"):
         plan({"app1": GOOD, "app2": GOOD}, DIVIDED, "1.1")
