@@ -13,6 +13,7 @@ description:
     without a change to what is live. Then makes it live by switching one link, or one tag. Then removes what is too
     old.
   - Checksum and signature are looked at before anything is unpacked. An archive that would write elsewhere is refused.
+    Without either there is a warning, unless a directory is copied.
   - A release is built under another name and renamed when it is whole and on disk, with a list of its files beside it.
     What is not as the list says is never made live; what a killed run has left is removed by the next one.
 author:
@@ -45,9 +46,10 @@ options:
       - V(read) tells what is live.
       - V(prepared) makes the version ready and proves it.
       - V(live) makes it live, which has to be ready and whole.
+      - V(not_live) has nothing live when it is that version, as before a first release.
       - V(absent) removes the version. Without O(version) and O(artefact), removes the oldest until O(keep) are left.
     type: str
-    choices: [read, prepared, live, absent]
+    choices: [read, prepared, live, not_live, absent]
     default: prepared
   version:
     description: Name of the release, as its directory or tag has it.
@@ -207,6 +209,7 @@ msg:
   type: str
 """
 
+import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -220,7 +223,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "kind": {"type": "str", "choices": ["directory", "git", "image"], "default": "directory"},
-            "state": {"type": "str", "choices": ["read", "prepared", "live", "absent"], "default": "prepared"},
+            "state": {"type": "str", "choices": ["read", "prepared", "live", "not_live", "absent"], "default": "prepared"},
             "version": {"type": "str"},
             "artefact": {"type": "str"},
             "root": {"type": "path"},
@@ -246,6 +249,7 @@ def main() -> None:
             ("kind", "image", ["source"]),
             ("state", "prepared", ["version"]),
             ("state", "live", ["version", "artefact"], True),
+            ("state", "not_live", ["version"]),
         ],
         supports_check_mode=True,
     )
@@ -256,6 +260,11 @@ def main() -> None:
         outcome = work.carry_out(check_mode=module.check_mode)
     except (ArtefactError, command.CommandError) as error:
         module.fail_json(msg=str(error))
+    if outcome.changed and given["state"] == "prepared" and given["source"] and not os.path.isdir(given["source"]):
+        if not any(given[name] for name in ("checksum", "checksums", "signature", "keyring")):
+            module.warn(
+                f"nothing proves that {given['source']} is what was built: give checksum, or signature and keyring"
+            )
     result: dict[str, Any] = {"was_live": before, "live": dict(outcome.live), "msg": outcome.message}
     result.update(proof=outcome.proof, removed=outcome.removed, artefact=outcome.artefact)
     if module._diff:

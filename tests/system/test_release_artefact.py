@@ -125,8 +125,11 @@ def test_only_what_a_trusted_key_has_signed_is_unpacked(site: Node) -> None:
         refused = site.artefact(source=source, **{**SIGNED, **proof})
         assert refused.get("failed") and sentence in refused["msg"], refused
         assert site.releases() == [], proof
+    given = {"root": f"{SITE}/app", "version": "1.0.0", "source": source}
+    unproven = site.lab.module("app1", "release_artefact", "--check", **given)
+    assert unproven["changed"] and "nothing proves that" in str(unproven["warnings"]), unproven
     made = site.artefact(source=source, **SIGNED)
-    assert made["changed"] and len(made["proof"]) == 2, made
+    assert made["changed"] and len(made["proof"]) == 2 and "warnings" not in made, made
     assert not site.artefact(source=source, **SIGNED)["changed"]
     assert site.artefact(source=f"{IN}/app-1.1.0.tar.zst", version="1.1.0", **SIGNED)["changed"]
     assert site.artefact(state="live", version="1.1.0")["live"]["version"] == "1.1.0"

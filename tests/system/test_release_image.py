@@ -111,9 +111,10 @@ class Shop:
         done = self.lab.playbook(*words, inventory=self.inventory)
         return done.returncode, done.stdout + done.stderr
 
-    def release(self, version: str, built: str = "", **service: str) -> tuple[int, str]:
+    def release(self, version: str, built: str = "", manager: str = "", **more: str) -> tuple[int, str]:
         checksum = self.identifiers[built or version]
-        return self.play("upgrade_in_place", service, release_version=version, release_checksum=checksum)
+        service = {"manager": manager} if manager else {}
+        return self.play("upgrade_in_place", service, release_version=version, release_checksum=checksum, **more)
 
     def answers(self) -> str:
         asked = ["curl", "--silent", "--max-time", "5", "http://127.0.0.1:9000/health"]
@@ -135,6 +136,12 @@ def test_an_image_is_released_refused_and_taken_back(shop: Shop) -> None:
     code, output = shop.release("1.0.0", manager="docker")
     assert code != 0 and "a container that is restarted keeps its image" in " ".join(output.split()), output
 
+    code, output = shop.release("1.2.0")
+    assert code != 0 and "nothing, as before, runs on all hosts" in " ".join(output.split()), output
+    assert shop.docker("image", "ls", "-q", f"{shop.name}:current") == "", "the first one has failed, so none is live"
+    active = shop.lab.exec("image1", ["systemctl", "is-active", "shop"], check=False).stdout.strip()
+    assert active in ("inactive", "failed"), active
+
     code, output = shop.release("1.0.0")
     assert code == 0, output
     assert shop.answers() == "1.0.0"
@@ -147,7 +154,7 @@ def test_an_image_is_released_refused_and_taken_back(shop: Shop) -> None:
     assert code == 0, output
     assert shop.answers() == "1.1.0"
 
-    code, output = shop.release("1.2.0")
+    code, output = shop.release("1.2.0", release_accept_bad="1.2.0")
     assert code != 0 and "no database" in output, output
     assert shop.answers() == "1.1.0", "taken back by itself"
     code, output = shop.release("1.2.0")

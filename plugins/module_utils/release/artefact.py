@@ -206,6 +206,17 @@ class Releases:
             raise ArtefactError(f"{self.link} cannot be switched: {error.strerror}; what was live is live") from error
         return True
 
+    def let_go(self) -> None:
+        """Remove the link, so that nothing is live.
+
+        :raises ArtefactError: when it cannot be removed.
+        """
+        try:
+            os.unlink(self.link)
+            files.sync_directory(self.root)
+        except OSError as error:
+            raise ArtefactError(f"{self.link} cannot be removed: {error.strerror}") from error
+
     def remove(self, version: str) -> bool:
         """Remove a release, first its name, so that half of it is never taken for a release.
 

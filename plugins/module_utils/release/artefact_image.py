@@ -89,6 +89,13 @@ class Images:
             raise ArtefactError(f"{self.name}:{CURRENT} is not {artefact} although it was tagged so")
         return True
 
+    def let_go(self) -> None:
+        """Remove the tag current, so that nothing is live.
+
+        :raises ArtefactError: when it cannot be removed.
+        """
+        self._docker(["image", "rm", f"{self.name}:{CURRENT}"])
+
     def identifier(self, version: str) -> str:
         """Return the identifier of the image of a version, empty when there is none."""
         return str(self._inspect(f"{self.name}:{version}").get("Id", ""))

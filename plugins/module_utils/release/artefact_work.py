@@ -55,6 +55,8 @@ class DirectoryWork:
                 self._prepare(outcome, version, check_mode)
             elif state == "live":
                 self._make_live(outcome, check_mode)
+            elif state == "not_live":
+                _let_go(self._releases, version, outcome, check_mode)
             else:
                 _remove(self._releases, self._given, outcome, check_mode)
         return outcome
@@ -165,6 +167,8 @@ class ImageWork:
             if not check_mode:
                 images.switch(outcome.artefact)
                 outcome.live = self.live()
+        elif state == "not_live":
+            _let_go(images, version, outcome, check_mode)
         elif state == "absent":
             _remove(images, given, outcome, check_mode)
         return outcome
@@ -180,6 +184,15 @@ def make(given: Mapping[str, Any], run: Runner) -> DirectoryWork | ImageWork:
     if given["kind"] == "git" and given["state"] == "prepared" and not given["source"]:
         raise ArtefactError("nothing was changed: a tag of git needs a source, a remote or the path of a bundle")
     return ImageWork(given, run) if given["kind"] == "image" else DirectoryWork(given, run)
+
+
+def _let_go(kept: Releases | Images, version: str, outcome: Outcome, check_mode: bool) -> None:
+    outcome.changed = outcome.live.get("version") == version
+    if outcome.changed:
+        outcome.message = f"{version} is not live any more, and nothing else is"
+        outcome.live = {}
+        if not check_mode:
+            kept.let_go()
 
 
 def _remove(kept: Releases | Images, given: Mapping[str, Any], outcome: Outcome, check_mode: bool) -> None:

@@ -231,6 +231,16 @@ def test_what_runs_and_what_was_not_made_here_is_never_removed(site: Path) -> No
             carry_out(root=str(site), state="absent", version=version, protect=["1.2.0"])
 
 
+def test_nothing_is_live_after_a_first_release_that_has_failed(site: Path) -> None:
+    other = carry_out(state="not_live", root=str(site), version="1.1.0")
+    assert not other.changed and (site / "current").is_symlink()
+    planned = carry_out(check_mode=True, state="not_live", root=str(site), version="1.0.0")
+    assert planned.changed and planned.live == {} and (site / "current").is_symlink()
+    done, again = (carry_out(state="not_live", root=str(site), version="1.0.0") for _unused in range(2))
+    assert (done.changed, again.changed, done.live) == (True, False, {})
+    assert names(site) == ["1.0.0"] and not os.path.lexists(site / "current")
+
+
 def test_a_directory_in_the_place_of_the_link(site: Path) -> None:
     (site / "current").unlink()
     (site / "current").mkdir()
