@@ -25,8 +25,9 @@ ROOT = Path(__file__).resolve().parents[2]
 STATE = "/var/lib/worklog-maintenance/releases"
 HOST = "worklog.example.test"
 APPS = ("app1", "app2")
+CONFIGURATION = "/etc/worklog/worklog-api.json"
 #: The steps that a host goes through, as its state tells them.
-STEPS = ("keep", "switch", "restart", "deployed")
+STEPS = ("keep", "configuration", "switch", "restart", "deployed")
 
 
 WRITE_CONFIGURATION = """
@@ -226,8 +227,7 @@ def test_a_release_that_crashes_on_the_second_host_takes_the_first_one_back(
     """Everything goes back, also the configuration; nobody but those that are told notices."""
     restore.path("app2", "/srv/worklog/releases/1.1.0/switches.json")
     site.lab.write("app2", "/srv/worklog/releases/1.1.0/switches.json", '{"crash_after": 1}')
-    config = "/etc/worklog/worklog-api.json"
-    before = [site.lab.read(node, config) for node in APPS]
+    before = [site.lab.read(node, CONFIGURATION) for node in APPS]
     write, told, broken = (tmp_path / name for name in ("configuration.yml", "notify.yml", "broken.yml"))
     broken.write_text("- name: Break\n  ansible.builtin.fail:\n    msg: the mail server is down\n", encoding="utf-8")
     write.write_text(WRITE_CONFIGURATION, encoding="utf-8")
@@ -238,7 +238,7 @@ def test_a_release_that_crashes_on_the_second_host_takes_the_first_one_back(
     assert code != 0 and "1.0.0 runs on all hosts" in output, output
     assert not lost(clients)
     assert site.versions() == ["1.0.0", "1.0.0"] and not site.in_service()
-    assert [site.lab.read(node, config) for node in APPS] == before
+    assert [site.lab.read(node, CONFIGURATION) for node in APPS] == before
     for node in APPS:
         state = site.state(node)
         assert (state["under_way"], [entry["version"] for entry in state["bad"]]) == (None, ["1.1.0"])
@@ -250,41 +250,76 @@ def test_a_release_that_crashes_on_the_second_host_takes_the_first_one_back(
     )
 
 
-def kill_and_resume(site: Site, node: str, step: str, way: str) -> None:
-    """Kill the controller when a host has come to a step, and go on or back."""
+def kill_and_resume(
+    site: Site, node: str, step: str, way: str, playbook: str = "upgrade_in_place", old: str = "1.0.0", new: str = "1.1.0"
+) -> None:
+    """Kill the controller when a node has come to a step, and go on or back."""
+    given = {"release_reason": "search is down"} if playbook == "rollback" else {}
     with site.watched() as clients:
-        with site.controller("1.1.0") as controller:
+        with site.controller(new, playbook, **given) as controller:
             site.wait_for_step(node, step, controller)
             os.killpg(controller.pid, signal.SIGKILL)
         before = site.pid("app1")
         journal = {one: [entry["step"] for entry in site.state(one)["under_way"]["journal"]] for one in APPS}
         # it takes them one at a time as before; all at once would lose requests
-        code, output = site.upgrade("1.1.0", release_resume=way, release_serial="100%")
+        more = {"release_version": new, "release_resume": way, "release_serial": "100%", **given}
+        code, output = site.play(playbook, **more)
         assert code == 0, output
     assert not lost(clients), (node, step, way)
-    assert site.versions() == (["1.1.0"] * 2 if way == "on" else ["1.0.0"] * 2) and not site.in_service()
+    assert site.versions() == [new if way == "on" else old] * 2 and not site.in_service()
     for one in APPS:
         state = site.state(one)
         steps = [entry["step"] for entry in state["finished"][-1]["journal"]]
         assert state["under_way"] is None and len(set(steps)) == len(steps)
-        assert state["finished"][-1]["resumed"] == 1 and state["bad"] == []
+        known = [old] if playbook == "rollback" and way == "on" else []
+        assert state["finished"][-1]["resumed"] == 1 and [bad["version"] for bad in state["bad"]] == known
         assert steps[: len(journal[one])] == journal[one]
     if way == "on" and "deployed" in journal["app1"]:
         assert site.pid("app1") == before, "what was done is not done again"
 
 
+#: Where a controller is killed. Load balancers are told first that the host of that name leaves.
+EVERYWHERE = [(node, step) for node in APPS for step in STEPS] + [("lb1", "drain app1"), ("lb2", "drain app2")]
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("way", ["on", "back"])
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("node", APPS)
-def test_a_controller_is_killed_at_every_step(site: Site, node: str, step: str, way: str) -> None:
+@pytest.mark.parametrize(("node", "step"), EVERYWHERE)
+def test_a_controller_is_killed_at_every_step(
+    site: Site, restore: Restore, tmp_path: Path, node: str, step: str, way: str
+) -> None:
+    configure = tmp_path / "configuration.yml"
+    configure.write_text(WRITE_CONFIGURATION, encoding="utf-8")
+    site.defined = applications(configuration=str(configure))
+    before = [site.lab.read(one, CONFIGURATION) for one in APPS]
     kill_and_resume(site, node, step, way)
+    written = [one.replace('"port": 8080', '"port":   8080') for one in before]
+    assert written != before and [site.lab.read(one, CONFIGURATION) for one in APPS] == (written if way == "on" else before)
+
+
+@pytest.mark.soak
+@pytest.mark.capability("B4")
+@pytest.mark.parametrize("way", ["on", "back"])
+@pytest.mark.parametrize(("node", "step"), EVERYWHERE)
+def test_a_controller_that_rolls_back_is_killed_at_every_step(
+    site: Site, tmp_path: Path, node: str, step: str, way: str
+) -> None:
+    configure = tmp_path / "configuration.yml"
+    configure.write_text(WRITE_CONFIGURATION, encoding="utf-8")
+    site.defined = applications(configuration=str(configure))
+    before = [site.lab.read(one, CONFIGURATION) for one in APPS]
+    code, output = site.upgrade("1.1.0")
+    assert code == 0, output
+    written = [site.lab.read(one, CONFIGURATION) for one in APPS]
+    assert written != before
+    kill_and_resume(site, node, step, way, "rollback", old="1.1.0", new="1.0.0")
+    assert [site.lab.read(one, CONFIGURATION) for one in APPS] == (before if way == "on" else written)
 
 
 @pytest.mark.capability("B4")
 def test_the_kept_configuration_comes_back_also_when_nothing_can_be_noted(site: Site, restore: Restore) -> None:
     """The state is on a disk that is full, the configuration is not."""
-    config, kept = "/etc/worklog/worklog-api.json", "/root/kept/1.0.0/config"
+    config, kept = CONFIGURATION, "/root/kept/1.0.0/config"
     restore.path("app1", "/root/kept")
 
     def copy(source: str, target: str, *flags: str, **more: Any) -> dict[str, Any]:

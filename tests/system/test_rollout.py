@@ -276,6 +276,35 @@ def test_a_controller_is_killed_at_every_step(rollout: Rollout, method: str, nod
 
 
 @pytest.mark.soak
+@pytest.mark.capability("B2", "B3")
+@pytest.mark.parametrize(
+    ("method", "node", "step"),
+    [*(("blue_green", node, "back") for node in NODES), *(("canary", node, "back") for node in NODES), ("canary", "app2", "undo")],
+)
+def test_a_controller_that_goes_back_is_killed_and_the_next_run_goes_back(
+    rollout: Rollout, method: str, node: str, step: str
+) -> None:
+    if method == "blue_green":
+        rollout.idle_green()
+    before = rollout.shares()
+    rollout.lab.write("app2", SWITCH, '{"error_rate": 0.5}')
+    with rollout.clients() as clients:
+        with rollout.controller("1.1.0", method, canary_steps="20", **STEP_BY_STEP) as controller:
+            rollout.wait_for_step(node, step, controller)
+            os.killpg(controller.pid, signal.SIGKILL)
+        assert "lb2 app1" in rollout.shares(), "the old version serves"
+        bad = [client.result for client in clients]
+        code, output = rollout.release(method, release_resume="on")
+        assert code != 0 or rollout.shares() == before, (bad, output)
+        if any(rollout.state(one)["under_way"] for one in NODES):
+            code, output = rollout.release(method, release_resume="back")
+            assert code == 0, output
+    assert rollout.shares() == before
+    assert rollout.versions() == (["1.0.0", "1.1.0"] if method == "blue_green" else ["1.0.0", "1.0.0"])
+    assert all(rollout.state(one)["under_way"] is None for one in NODES)
+
+
+@pytest.mark.soak
 @pytest.mark.capability("B3")
 def test_hosts_that_a_canary_has_finished_are_not_restarted_again(rollout: Rollout) -> None:
     rollout.defined["worklog-api"]["gate"].update(duration=30, promote_early=True)

@@ -72,6 +72,26 @@ server {
     location / {
         proxy_pass http://$side;
     }
+    location /socket {
+        proxy_pass http://$side;
+        proxy_http_version 1.1;
+        proxy_set_header Upgrade $http_upgrade;
+        proxy_set_header Connection upgrade;
+    }
+}
+server {
+    listen 80;
+    server_name each.example.test;
+    set $each blue;
+    if (-f /var/lib/lab-rotation/blue.out) {
+        set $each green;
+    }
+    if (-f /var/lib/lab-rotation/green.out) {
+        set $each blue;
+    }
+    location / {
+        proxy_pass http://$each;
+    }
 }
 server {
     listen 80;
@@ -157,6 +177,7 @@ def nginx(strategy: str, shares: dict[str, float | None], **more: Any) -> dict[s
         },
         "nginx_socket": {"path": "/run/two-sides/current.sock"},
         "nginx_flag": {"path": "/var/lib/lab-rotation/green"},
+        "nginx_flags": {"path": "/var/lib/lab-rotation/<side>.out"},
     }  # fmt: skip
     ports = {"blue": "127.0.0.1:9101", "green": "127.0.0.1:9102"}
     sides = []
@@ -183,8 +204,10 @@ def balancers(lab: Lab) -> Iterator[Balancers]:
     try:
         steps.run("lb1", ["systemctl", "reload", "nginx"])
         steps.path("lb1", "/etc/nginx")
-        steps.path("lb1", "/var/lib/lab-rotation/green")
-        _two_sides(lab, steps)
+        for flag in ("green", "blue.out", "green.out"):
+            steps.path("lb1", f"/var/lib/lab-rotation/{flag}")
+        for node in ("lb1", "lb2"):
+            _two_sides(lab, steps, node)
         for shares in ("nginx_include", "nginx_split_clients"):
             made = both.one("lb1", all_to(shares, "blue"))
             assert made.get("changed") and made["before"]["settings"]["content"] is None, made
@@ -198,17 +221,17 @@ def balancers(lab: Lab) -> Iterator[Balancers]:
         steps.undo()
 
 
-def _two_sides(lab: Lab, steps: Restore) -> None:
+def _two_sides(lab: Lab, steps: Restore, node: str) -> None:
     program = (ROOT / "tests" / "system" / "two_sides.py").read_text(encoding="utf-8")
-    lab.write("lb1", "/opt/two_sides.py", program)
-    lab.exec("lb1", ["mkdir", "-p", "/run/two-sides"])
-    lab.exec("lb1", ["ln", "-sfn", "/run/two-sides/blue.sock", "/run/two-sides/current.sock"])
+    lab.write(node, "/opt/two_sides.py", program)
+    lab.exec(node, ["mkdir", "-p", "/run/two-sides"])
+    lab.exec(node, ["ln", "-sfn", "/run/two-sides/blue.sock", "/run/two-sides/current.sock"])
     argv = ["systemd-run", "--quiet", "--unit", "two-sides", "python3", "/opt/two_sides.py", "/run/two-sides"]
-    steps.run("lb1", ["rm", "-rf", "/run/two-sides"])
-    steps.run("lb1", ["systemctl", "stop", "two-sides"])
-    lab.exec("lb1", argv)
+    steps.run(node, ["rm", "-rf", "/run/two-sides"])
+    steps.run(node, ["systemctl", "stop", "two-sides"])
+    lab.exec(node, argv)
     for _attempt in range(50):
-        if lab.exec("lb1", ["test", "-S", "/run/two-sides/green.sock"], check=False).returncode == 0:
+        if lab.exec(node, ["test", "-S", "/run/two-sides/green.sock"], check=False).returncode == 0:
             return
         time.sleep(0.1)
     raise AssertionError("the two sides did not start")
@@ -226,12 +249,20 @@ backend sourced
     server app1 app1:8080
     server app2 app2:8080
 """
+SIDED = """
+frontend sided
+    bind 127.0.0.1:9100
+    default_backend sided
+backend sided
+    server blue 127.0.0.1:9101
+    server green 127.0.0.1:9102
+"""
 
 
 def configuration() -> str:
     """What the image of lb2 has, with more sockets and a static backend."""
     text = (ROOT / "tests/lab/image/haproxy/rootfs/etc/haproxy/haproxy.cfg").read_text(encoding="utf-8")
-    return text.replace("\tstats timeout 30s\n", f"\tstats timeout 30s{SOCKETS}") + SOURCED
+    return text.replace("\tstats timeout 30s\n", f"\tstats timeout 30s{SOCKETS}") + SOURCED + SIDED
 
 
 @pytest.fixture
@@ -491,14 +522,99 @@ def test_a_drain_that_takes_too_long_fails_and_puts_back(balancers: Balancers) -
         slow.communicate()
 
 
+#: A WebSocket (RFC 6455) that stays open: prints which side answers to each line that comes, until there is none.
+WEBSOCKET = """
+import base64, hashlib, os, socket, sys
+key = base64.b64encode(os.urandom(16)).decode()
+link = socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=20)
+head = {"Host": sys.argv[2], "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Key": key}
+lines = ["GET /socket HTTP/1.1", *(f"{name}: {value}" for name, value in head.items()), "Sec-WebSocket-Version: 13"]
+link.sendall(("\\r\\n".join(lines) + "\\r\\n\\r\\n").encode())
+answer = link.makefile("rb")
+assert answer.readline().split()[1] == b"101"
+headers = dict(line.decode().strip().split(": ", 1) for line in iter(answer.readline, b"\\r\\n"))
+given = {name.lower(): value for name, value in headers.items()}["sec-websocket-accept"]
+proof = hashlib.sha1((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()
+assert base64.b64decode(given) == proof
+print("open", flush=True)
+for line in sys.stdin:
+    mask = os.urandom(4)
+    text = bytes(byte ^ mask[at % 4] for at, byte in enumerate(line.strip().encode()))
+    link.sendall(bytes((0x81, 0x80 | len(text))) + mask + text)
+    kind, length = answer.read(2)
+    print(answer.read(length).decode(), flush=True)
+"""
+
+
+class WebSocket:
+    """A client of a load balancer, on its node."""
+
+    def __init__(self, lab: Lab, node: str, port: int, host: str) -> None:
+        argv = ["docker", "exec", "--interactive", lab.container(node), "python3", "-c", WEBSOCKET, str(port), host]
+        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._read() == "open"
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def say(self, text: str) -> str:
+        """Send a message, and return the answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{text}\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def close(self) -> None:
+        self._process.communicate(timeout=20)
+
+
+@pytest.mark.parametrize("strategy", ["haproxy", "nginx_flag", "nginx_include"])
+def test_a_websocket_stays_on_the_old_side_and_a_drain_waits_for_it(
+    balancers: Balancers, strategy: str, request: Any
+) -> None:
+    """Also over a reload: nginx keeps the old worker until it has ended, HAProxy is told while it runs."""
+    node, port, host = ("lb1", 80, "flagged.example.test")
+    if strategy == "haproxy":
+        request.getfixturevalue("fresh")
+        node, port, host = "lb2", 9100, "sided"
+
+    def switch(side: str, **more: Any) -> dict[str, Any]:
+        if strategy != "haproxy":
+            return balancers.one(node, all_to("nginx_flag", side, **more))
+        sides = [{"name": one, "servers": [one], "percent": 100 if one == side else 0} for one in ("blue", "green")]
+        return balancers.one(node, {"strategy": "haproxy", "backend": "sided", "sides": sides, **more})
+
+    assert "failed" not in switch("blue")
+    old = WebSocket(balancers.lab, node, port, host)
+    try:
+        assert old.say("one") == "blue one"
+        early = switch("green", drain=["blue"], drain_timeout=0.3, drain_timeout_action="continue")
+        assert found(early, "traffic.drain")[0]["observed"] == 1, early
+        if strategy == "nginx_include":
+            assert balancers.one(node, all_to("nginx_include", "green"))["proof"]["new_workers"]
+        assert old.say("two") == "blue two"
+        new = WebSocket(balancers.lab, node, port, host)
+        assert new.say("one") == "green one"
+        new.close()
+        failed = switch("green", drain=["blue"], drain_timeout=0.3)
+        assert "1 of 1 requests were still under way on blue after 0.3 s" in failed["msg"], failed
+        assert old.say("three") == "blue three", "nothing was cut"
+    finally:
+        old.close()
+    (drained,) = switch("green", drain=["blue"], drain_timeout=20)["drained"]
+    assert drained["left"] == 0, drained
+
+
 # -- nginx ----------------------------------------------------------------------------------------------------------
 
 SITE = {
     "nginx_include": "weighted", "nginx_split_clients": "sticky", "nginx_socket": "linked", "nginx_flag": "flagged",
+    "nginx_flags": "each",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("strategy", ["nginx_include", "nginx_split_clients", "nginx_socket", "nginx_flag"])
+@pytest.mark.parametrize("strategy", ["nginx_include", "nginx_split_clients", "nginx_socket", "nginx_flag", "nginx_flags"])
 def test_nginx_is_switched_proven_and_put_back(balancers: Balancers, strategy: str) -> None:
     host = f"{SITE[strategy]}.example.test"
     assert "failed" not in balancers.one("lb1", all_to(strategy, "blue"))
@@ -673,7 +789,8 @@ def switch_under_load(
     return seen
 
 
-AT_ONCE = ["haproxy", "nginx_socket", "nginx_flag"]
+AT_ONCE = ["haproxy", "nginx_socket", "nginx_flag", "nginx_flags"]
+BY_RELOAD = ["nginx_include", "nginx_split_clients"]
 
 
 def test_twenty_switches_of_each_under_load_lose_nothing(fresh: Balancers) -> None:
@@ -684,13 +801,13 @@ def test_twenty_switches_of_each_under_load_lose_nothing(fresh: Balancers) -> No
 
 def test_a_reload_of_nginx_under_load_is_reported_as_it_is(balancers: Balancers) -> None:
     """nginx before 1.27.4 promises nothing to clients that keep connections; nothing old answers what comes later."""
-    seen, judged = switch_under_load(balancers, ["nginx_include"], 4)["nginx_include"]
-    assert judged.wrong == 0 and set(seen["failures"]) <= {"closed", "reset"}, seen
+    for seen, judged in switch_under_load(balancers, BY_RELOAD, 4).values():
+        assert judged.wrong == 0 and set(seen["failures"]) <= {"closed", "reset"}, seen
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("method", ["GET", "POST"])
-@pytest.mark.parametrize("strategy", [*AT_ONCE, "nginx_include"])
+@pytest.mark.parametrize("strategy", [*AT_ONCE, *BY_RELOAD])
 def test_many_switches_under_load(fresh: Balancers, strategy: str, method: str, restore: Restore) -> None:
     """More of the same at what the machine bears of 2,000 requests a second: 20 switches for each of KILLS up to 60."""
     for node in ("app1", "app2"):
@@ -698,7 +815,7 @@ def test_many_switches_under_load(fresh: Balancers, strategy: str, method: str, 
     path = "/upload" if method == "POST" else "/whoami"
     seen, judged = switch_under_load(fresh, [strategy], 20 * min(KILLS, 3), 2000, method, path)[strategy]
     assert judged.wrong == 0
-    if strategy != "nginx_include":
+    if strategy in AT_ONCE:
         assert seen["failed"] == 0, seen
 
 

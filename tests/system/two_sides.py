@@ -6,11 +6,13 @@
     python3 two_sides.py DIRECTORY
 
 blue is version 1.0.0, at DIRECTORY/blue.sock and 127.0.0.1:9101; green is 1.1.0, at DIRECTORY/green.sock and
-127.0.0.1:9102. A query `?seconds=N` holds the answer.
+127.0.0.1:9102. A query `?seconds=N` holds the answer. /socket is a WebSocket (RFC 6455) that answers short texts.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import http.server
 import json
 import os
@@ -35,6 +37,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
+        if self.headers.get("Upgrade", "").lower() == "websocket":
+            return self.talk()
         query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
         time.sleep(float(query.get("seconds", ["0"])[0]))
         self.rfile.read(int(self.headers.get("Content-Length", "0")))
@@ -46,6 +50,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     do_POST = do_GET
+
+    def talk(self) -> None:
+        """Answer each text with the name of the side before it, until the client goes."""
+        proof = hashlib.sha1((self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode())
+        self.send_response(101)
+        accept = base64.b64encode(proof.digest()).decode()
+        for header in (("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept)):
+            self.send_header(*header)
+        self.end_headers()
+        while len(head := self.rfile.read(6)) == 6:
+            text = bytes(byte ^ head[2 + at % 4] for at, byte in enumerate(self.rfile.read(head[1] & 0x7F)))
+            answer = f"{self.name} ".encode() + text
+            self.wfile.write(bytes((0x81, len(answer))) + answer)
+        self.close_connection = True
 
 
 class Unix(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
