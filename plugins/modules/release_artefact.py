@@ -223,7 +223,11 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "kind": {"type": "str", "choices": ["directory", "git", "image"], "default": "directory"},
-            "state": {"type": "str", "choices": ["read", "prepared", "live", "not_live", "absent"], "default": "prepared"},
+            "state": {
+                "type": "str",
+                "choices": ["read", "prepared", "live", "not_live", "absent"],
+                "default": "prepared",
+            },
             "version": {"type": "str"},
             "artefact": {"type": "str"},
             "root": {"type": "path"},
@@ -260,11 +264,10 @@ def main() -> None:
         outcome = work.carry_out(check_mode=module.check_mode)
     except (ArtefactError, command.CommandError) as error:
         module.fail_json(msg=str(error))
-    if outcome.changed and given["state"] == "prepared" and given["source"] and not os.path.isdir(given["source"]):
-        if not any(given[name] for name in ("checksum", "checksums", "signature", "keyring")):
-            module.warn(
-                f"nothing proves that {given['source']} is what was built: give checksum, or signature and keyring"
-            )
+    fetched = outcome.changed and given["state"] == "prepared" and given["source"]
+    proven = any(given[name] for name in ("checksum", "checksums", "signature", "keyring"))
+    if fetched and not proven and not os.path.isdir(given["source"]):
+        module.warn(f"nothing proves that {given['source']} is what was built: give checksum, or signature and keyring")
     result: dict[str, Any] = {"was_live": before, "live": dict(outcome.live), "msg": outcome.message}
     result.update(proof=outcome.proof, removed=outcome.removed, artefact=outcome.artefact)
     if module._diff:

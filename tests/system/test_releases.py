@@ -56,6 +56,31 @@ TELL = """
 """
 
 
+#: A repository of the low-code platform with a tag that is signed and one that is not; npm needs no network for it.
+TAGGED = r"""
+set -eu
+mkdir -p /srv/incoming/repository/vendor /srv/incoming/dependency && cd /srv/incoming
+export GNUPGHOME=$PWD/gnupg HOME=$PWD
+mkdir -m 700 $GNUPGHOME
+gpg --batch --quiet --passphrase '' --quick-generate-key build@example.test ed25519 sign never
+gpg --export build@example.test > keys.gpg
+echo '{"name": "lab-dependency", "version": "1.0.0"}' > dependency/package.json
+cd repository
+cp /srv/lowcode/releases/2.4.0/server.js /srv/lowcode/releases/2.4.0/ecosystem.config.js .
+npm pack --silent --offline --pack-destination vendor ../dependency > ../packed
+cat > package.json <<'END'
+{"name": "lowcode-platform", "version": "2.9.0",
+ "dependencies": {"lab-dependency": "file:vendor/lab-dependency-1.0.0.tgz"},
+ "scripts": {"build": "node -p \"require('lab-dependency/package.json').version\" > built"}}
+END
+npm install --silent --offline --package-lock-only
+git init --quiet . && git config user.name t && git config user.email t@example.test && git config gpg.program gpg
+git add . && git commit --quiet -m one
+git tag -u build@example.test -m one v2.9.0 && git tag -a -m two v2.9.1
+git bundle create --quiet ../platform.bundle --tags
+"""
+
+
 def applications(**changes: Any) -> dict[str, Any]:
     """The applications of the lab's inventory, without the gate and the backups, which a new lab does not have."""
     text = (ROOT / "inventories/lab/group_vars/all/releases.yml").read_text(encoding="utf-8")
@@ -251,7 +276,13 @@ def test_a_release_that_crashes_on_the_second_host_takes_the_first_one_back(
 
 
 def kill_and_resume(
-    site: Site, node: str, step: str, way: str, playbook: str = "upgrade_in_place", old: str = "1.0.0", new: str = "1.1.0"
+    site: Site,
+    node: str,
+    step: str,
+    way: str,
+    playbook: str = "upgrade_in_place",
+    old: str = "1.0.0",
+    new: str = "1.1.0",
 ) -> None:
     """Kill the controller when a node has come to a step, and go on or back."""
     given = {"release_reason": "search is down"} if playbook == "rollback" else {}
@@ -294,7 +325,54 @@ def test_a_controller_is_killed_at_every_step(
     before = [site.lab.read(one, CONFIGURATION) for one in APPS]
     kill_and_resume(site, node, step, way)
     written = [one.replace('"port": 8080', '"port":   8080') for one in before]
-    assert written != before and [site.lab.read(one, CONFIGURATION) for one in APPS] == (written if way == "on" else before)
+    assert written != before
+    assert [site.lab.read(one, CONFIGURATION) for one in APPS] == (written if way == "on" else before)
+
+
+@pytest.mark.soak
+@pytest.mark.capability("B1", "B6")
+def test_a_signed_tag_is_built_without_a_network_and_released_under_pm2(
+    site: Site, restore: Restore, tmp_path: Path
+) -> None:
+    for node in APPS:
+        restore.run(node, ["systemctl", "restart", "pm2-lowcode"])
+        for path in ("/srv/lowcode/current", "/srv/lowcode/releases", "/srv/lowcode/node_modules", "/srv/incoming"):
+            restore.path(node, path)
+        site.lab.exec(node, ["ln", "-s", "shared/node_modules", "/srv/lowcode/node_modules"])
+    site.lab.exec("app1", ["sh", "-c", TAGGED], timeout=120)
+    site.lab.exec("app2", ["mkdir", "/srv/incoming"])
+    for name in ("platform.bundle", "keys.gpg"):
+        there = [f"{site.lab.container(node)}:/srv/incoming/{name}" for node in APPS]
+        for places in ([there[0], str(tmp_path / name)], [str(tmp_path / name), there[1]]):
+            subprocess.run(["docker", "cp", "--quiet", *places], check=True)
+    platform = site.defined["lowcode-platform"]
+    del platform["backup"], platform["gate"]
+    shared = {".env": "/srv/lowcode/shared/.env", "logs": "/srv/lowcode/shared/logs"}
+    platform["artefact"].update(
+        kind="git", source="/srv/incoming/platform.bundle", keyring="/srv/incoming/keys.gpg", shared=shared,
+        commands=[["npm", "ci", "--offline", "--no-audit"], ["npm", "run", "build"]],
+    )  # fmt: skip
+
+    def versions() -> list[str]:
+        return [json.loads(site.lab.wait_for(node, 3002))["version"] for node in APPS]
+
+    before = versions()
+    with (
+        site.lab.strict_client("http://lb1/whoami", host="lowcode.example.test", seconds=500, rate=15) as one,
+        site.lab.strict_client("http://lb2/whoami", host="lowcode.example.test", seconds=500, rate=15) as two,
+    ):
+        code, output = site.upgrade("2.9.1", release_application="lowcode-platform")
+        assert code != 0 and "the tag v2.9.1 is not signed" in " ".join(output.split()), output
+        assert versions() == before == ["2.3.0", "2.3.0"]
+        assert "2.9" not in site.lab.exec("app2", ["ls", "-A", "/srv/lowcode/releases"]).stdout
+        code, output = site.upgrade("v2.9.0", release_application="lowcode-platform")
+        assert code == 0 and versions() == ["2.9.0", "2.9.0"], output
+        built = site.lab.exec("app2", ["stat", "-c", "%U %n", "/srv/lowcode/current/built"]).stdout
+        assert built == "lowcode /srv/lowcode/current/built\n"
+        assert site.lab.read("app2", "/srv/lowcode/current/built") == "1.0.0\n"
+        code, output = site.play("rollback", release_application="lowcode-platform", release_reason="forms are slow")
+        assert code == 0 and versions() == before, output
+    assert not lost([one, two])
 
 
 @pytest.mark.soak

@@ -279,7 +279,7 @@ def test_a_controller_is_killed_at_every_step(rollout: Rollout, method: str, nod
 @pytest.mark.capability("B2", "B3")
 @pytest.mark.parametrize(
     ("method", "node", "step"),
-    [*(("blue_green", node, "back") for node in NODES), *(("canary", node, "back") for node in NODES), ("canary", "app2", "undo")],
+    [*((method, node, "back") for method in ("blue_green", "canary") for node in NODES), ("canary", "app2", "undo")],
 )
 def test_a_controller_that_goes_back_is_killed_and_the_next_run_goes_back(
     rollout: Rollout, method: str, node: str, step: str

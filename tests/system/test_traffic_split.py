@@ -614,7 +614,7 @@ SITE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("strategy", ["nginx_include", "nginx_split_clients", "nginx_socket", "nginx_flag", "nginx_flags"])
+@pytest.mark.parametrize("strategy", SITE)
 def test_nginx_is_switched_proven_and_put_back(balancers: Balancers, strategy: str) -> None:
     host = f"{SITE[strategy]}.example.test"
     assert "failed" not in balancers.one("lb1", all_to(strategy, "blue"))

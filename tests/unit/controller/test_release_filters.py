@@ -62,9 +62,9 @@ def test_who_has_the_lock_of_a_load_balancer_is_told_once() -> None:
         (DIVIDED, {"failed": True, "msg": "damaged"}, ["the load balancer lb1 does not answer: damaged"]),
         (gone, gone, ["the load balancer lb1 cannot be reached: no route"]),
     ):
-        made = release.release_plan(
-            {"app1": GOOD, "app2": GOOD}, "api", "1.1.0", DEFINED, MEMBERS, DECLARED, {"lb1": divided}, (), {"lb1": locks}
-        )
+        looked = {"app1": GOOD, "app2": GOOD}
+        asked = ({"lb1": divided}, (), {"lb1": locks})
+        made = release.release_plan(looked, "api", "1.1.0", DEFINED, MEMBERS, DECLARED, *asked)
         assert made["problems"] == problems
 
 
