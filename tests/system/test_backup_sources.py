@@ -848,7 +848,9 @@ def prepared(request: pytest.FixtureRequest, lab: Lab) -> Callable[[str], tuple[
     return prepare
 
 
-@pytest.mark.parametrize("engine", EVERY)
+@pytest.mark.parametrize(
+    "engine", [pytest.param(engine, marks=[pytest.mark.soak] if engine == "mongodb" else []) for engine in EVERY]
+)  # that of MongoDB takes minutes: it needs a large database
 def test_a_kill_leaves_nothing_that_looks_like_a_backup(
     lab: Lab, prepared: Callable[[str], tuple[Program, str]], engine: str
 ) -> None:

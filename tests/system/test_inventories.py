@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.system.conftest import ROOT, Lab, Restore
 
@@ -21,6 +22,8 @@ HOSTS = {
         "db1": ["db1", "db2"], "ops1": ["ops1"],
     },
 }  # fmt: skip
+STATE = "/var/lib/worklog-maintenance/releases"
+VERSIONS = {"worklog-api": "v1.1.0", "lowcode-platform": "v2.4.0"}
 DOMAIN = {"staging": "staging.example.test", "production": "prod.example.test"}
 
 
@@ -61,8 +64,7 @@ def test_every_playbook_can_be_read_with_an_example(lab: Lab, name: str) -> None
 )
 def test_a_release_is_planned_for_all_hosts_of_an_example(lab: Lab, example: Path, application: str) -> None:
     """All that stands against it is what the lab does not have: the backups of the example."""
-    version = {"worklog-api": "v1.1.0", "lowcode-platform": "v2.4.0"}[application]
-    given = ["-e", f"release_application={application}", "-e", f"release_version={version}"]
+    given = ["-e", f"release_application={application}", "-e", f"release_version={VERSIONS[application]}"]
     done = lab.playbook("worklog.maintenance.release_plan", *given, inventory=example)
     plan = done.stdout + done.stderr
     assert done.returncode != 0 and "Method: canary" in plan, plan
@@ -74,17 +76,51 @@ def test_a_release_is_planned_for_all_hosts_of_an_example(lab: Lab, example: Pat
     assert against and all(one.startswith("/var/backups/worklog/") for one in against), against
 
 
-@pytest.mark.capability("B1", "B3")
+@pytest.mark.capability("B1")
+@pytest.mark.parametrize("example", ["staging"], indirect=True)
+def test_check_mode_refuses_a_release_without_backups_and_touches_nothing(lab: Lab, example: Path) -> None:
+    given = ["-e", "release_application=lowcode-platform", "-e", f"release_version={VERSIONS['lowcode-platform']}"]
+    done = lab.playbook("worklog.maintenance.upgrade_in_place", *given, "--check", "--diff", inventory=example)
+    assert done.returncode != 0 and "there is no verified full backup of" in done.stdout + done.stderr, done.stdout
+    assert lab.exec("app1", ["test", "-e", STATE], check=False).returncode
+
+
+@pytest.mark.capability("B1", "B2", "B3")
 @pytest.mark.parametrize(
     ("example", "playbook", "application"),
-    [("staging", "upgrade_in_place", "lowcode-platform"), ("production", "canary", "worklog-api")],
+    [
+        ("production", "canary", "worklog-api"),
+        pytest.param("production", "upgrade_in_place", "lowcode-platform", marks=pytest.mark.soak),
+        pytest.param("production", "blue_green", "worklog-api", marks=pytest.mark.soak),
+        pytest.param("staging", "canary", "lowcode-platform", marks=pytest.mark.soak),
+        pytest.param("staging", "blue_green", "worklog-api", marks=pytest.mark.soak),
+    ],
     indirect=["example"],
 )
-def test_check_mode_refuses_a_release_without_backups_and_touches_nothing(
+def test_check_mode_says_what_would_be_done_and_touches_nothing(
     lab: Lab, example: Path, playbook: str, application: str
 ) -> None:
-    version = {"worklog-api": "v1.1.0", "lowcode-platform": "v2.4.0"}[application]
-    given = ["-e", f"release_application={application}", "-e", f"release_version={version}", "--check", "--diff"]
-    done = lab.playbook(f"worklog.maintenance.{playbook}", *given, inventory=example)
-    assert done.returncode != 0 and "there is no verified full backup of" in done.stdout + done.stderr, done.stdout
-    assert lab.exec("app1", ["test", "-e", "/var/lib/worklog-maintenance/releases"], check=False).returncode
+    """Where the backups would be good and the version is there: the lab has neither of an example."""
+    text = (example / "group_vars/all/releases.yml").read_text(encoding="utf-8")
+    every = yaml.safe_load(text)["release_applications"]
+    one = every[application]
+    del one["backup"]
+    one["artefact"] = {"kind": "directory", "root": one["artefact"]["root"]}
+    given = {"release_application": application, "release_version": VERSIONS[application]}
+    if playbook == "blue_green":  # all of the traffic on one side, which the example's hosts do not have yet
+        sides = {side: members["hosts"].split(":") for side, members in one["sides"].items()}
+        idle = [{"hosts": "load_balancers", "gather_facts": False, "tasks": [{"worklog.maintenance.release_split": {
+            "balancer": "{{ release_applications[release_application].balancers[inventory_hostname] }}",
+            "members": sides, "shares": {"blue": 100, "green": 0}}}]}]  # fmt: skip
+        (example / "idle.json").write_text(json.dumps(idle), encoding="utf-8")
+        done = lab.playbook(example / "idle.json", "-e", json.dumps(given), inventory=example)
+        assert done.returncode == 0, done.stdout + done.stderr
+    words = ["-e", json.dumps({"release_applications": every, **given}), "--check", "--diff"]
+    done = lab.playbook(f"worklog.maintenance.{playbook}", *words, inventory=example)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"-> {VERSIONS[application][1:]}" in done.stdout, done.stdout
+    if playbook == "upgrade_in_place":
+        assert f"{application} {VERSIONS[application][1:]} would run on " in done.stdout, done.stdout
+    else:
+        assert done.stdout.count("changed=0 ") == done.stdout.count("unreachable=0"), done.stdout
+    assert lab.exec("app1", ["test", "-e", STATE], check=False).returncode

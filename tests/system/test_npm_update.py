@@ -138,11 +138,17 @@ def test_what_fails_leaves_lock_file_and_tree_as_they_were(lab: Any, platform: P
     assert done.returncode != 0
     untouched(done.stdout, "the update was undone, /srv/lowcode/current is releases/3.0.0 again")
 
+
+@pytest.mark.soak
+def test_what_fails_its_gate_is_undone(lab: Any, platform: Platform) -> None:
+    lab.write("app1", f"{HOME}/token", TOKEN)
+    before = platform.tree("/srv/lowcode/releases")
     platform.publish(**GOOD)
     requests = [{"path": "/health", "matches": '"version":"4'}]
     done = update(lab, npm_update_gate_targets=["http://127.0.0.1:3002"], npm_update_gate_requests=requests)
-    assert done.returncode != 0
-    untouched(done.stdout, "the update was undone")
+    assert done.returncode != 0 and "the update was undone" in done.stdout, done.stdout
+    assert platform.target() == "releases/3.0.0" and platform.tree("/srv/lowcode/releases") == before
+    assert platform.health()["version"] == "3.0.0"
 
 
 @pytest.mark.soak

@@ -117,6 +117,8 @@ def test_a_wrong_variable_is_one_sentence_before_anything_is_touched(
         ("restart", {"service_restart_name": "worklog-api", "service_restart_wach": "3"}, "did you mean"),
         ("release_report", {"release_aplication": "worklog-api"}, "did you mean 'release_application'?"),
         ("canary", PLAN, "app2, lb1, lb2 would be left out of the release; run it without --limit"),
+        ("blue_green", PLAN, "app2, lb1, lb2 would be left out of the release; run it without --limit"),
+        ("rollback", PLAN | {"release_reason": "slow"}, "app1: no good release before the one that runs is recorded"),
     ],
 )
 def test_limit_does_not_leave_the_validation_out(

@@ -331,6 +331,22 @@ def test_a_controller_is_killed_at_every_step(
 
 @pytest.mark.soak
 @pytest.mark.capability("B1", "B6")
+def test_an_old_release_that_cannot_be_removed_is_a_finding(site: Site, restore: Restore) -> None:
+    old = "/srv/worklog/releases/0.9.0"
+    site.lab.exec("app1", ["mkdir", old])
+    site.lab.write("app1", "/srv/worklog/releases/.0.9.0.json", "{}")
+    site.lab.exec("app1", ["mount", "--bind", old, old])
+    restore.run("app1", ["umount", old])
+    site.defined["worklog-api"]["artefact"]["keep"] = 1
+    code, output = site.upgrade("1.1.0")
+    assert code == 0 and site.versions() == ["1.1.0", "1.1.0"], output
+    found = [one for one in site.records("app1")["findings"] if one["check"] == "release.prune"]
+    assert len(found) == 1 and f"{old} cannot be removed" in found[0]["message"], found
+    assert not [one for one in site.records("app2")["findings"] if one["check"] == "release.prune"]
+
+
+@pytest.mark.soak
+@pytest.mark.capability("B1", "B6")
 def test_a_signed_tag_is_built_without_a_network_and_released_under_pm2(
     site: Site, restore: Restore, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -277,6 +278,26 @@ def test_a_controller_is_killed_at_every_step(rollout: Rollout, method: str, nod
 
 @pytest.mark.soak
 @pytest.mark.capability("B2", "B3")
+@pytest.mark.parametrize("method", ["blue_green", "canary"])
+def test_two_controllers_do_not_meet(rollout: Rollout, method: str) -> None:
+    rollout.defined["worklog-api"]["gate"].update(duration=30, promote_early=True)
+    if method == "blue_green":
+        rollout.idle_green()
+    given = {"canary_steps": "25", **STEP_BY_STEP}
+    with rollout.clients() as clients, rollout.controller("1.1.0", method, **given) as controller:
+        rollout.wait_for_step("app2", "deployed", controller)
+        held = rollout.state("lb1")["under_way"]
+        for version, playbook in (("1.1.0", method), ("1.1.0", "upgrade_in_place"), ("1.2.0", "canary")):
+            code, output = rollout.release(playbook, version)
+            assert code != 0 and "is under way" in " ".join(output.split()), output
+        assert rollout.state("lb1")["under_way"]["id"] == held["id"]
+        assert controller.wait(timeout=400) == 0, rollout.log.read_text()
+    assert failed(clients) == 0, [client.result["messages"] for client in clients]
+    assert all(rollout.state(node)["under_way"] is None for node in NODES)
+
+
+@pytest.mark.soak
+@pytest.mark.capability("B2", "B3")
 @pytest.mark.parametrize(
     ("method", "node", "step"),
     [*((method, node, "back") for method in ("blue_green", "canary") for node in NODES), ("canary", "app2", "undo")],
@@ -338,6 +359,11 @@ def test_an_old_side_that_is_being_retired_gets_no_request_again(
     rollout.idle_green()
     given = {**STEP_BY_STEP, "blue_green_retire": "stop", "blue_green_holding_minutes": "0.3"}
     with rollout.clients(), rollout.controller("1.1.0", "blue_green", **given) as controller:
+        rollout.wait_for_step("lb2", "share_100", controller)
+        while not (held := rollout.state("lb2")["under_way"])["paused"]:
+            assert controller.poll() is None, rollout.log.read_text()
+        left = datetime.fromisoformat(held["expires"].replace("Z", "+00:00")).timestamp() - time.time()
+        assert 3500 < left < 3700, "the lock lasts as long as the old side is held, and an hour"
         rollout.wait_for_step("lb2", "retire", controller)
         journal = {entry["step"]: entry["at"] for entry in rollout.state("lb2")["under_way"]["journal"]}
         while rollout.state("app2")["under_way"] is not None:
