@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.system.conftest import Client, Lab, Restore
-from tests.system.test_releases import APPS, HOST, MIGRATE, STATE, Site, applications
+from tests.system.test_releases import APPS, HOST, MIGRATE, STATE, Site, applications, one_more
 
 NODES = (*APPS, "lb1", "lb2")
 BALANCERS = ("lb1", "lb2")
@@ -391,6 +391,28 @@ def test_an_old_side_that_is_being_retired_gets_no_request_again(
     assert code != 0 and "1.1.0 has contracted the database, and 1.0.0 is older" in output, output
     code, output = rollout.play("rollback", release_reason="search is down")
     assert code != 0 and "switch back with blue_green" in output, output
+
+
+@pytest.mark.soak
+@pytest.mark.capability("B2")
+def test_a_side_that_was_stopped_takes_the_next_version(rollout: Rollout) -> None:
+    rollout.idle_green()
+    one_more(rollout)
+    with rollout.clients() as clients:
+        code, output = rollout.release("blue_green", blue_green_retire="stop")
+        assert code == 0, output
+        code, output = rollout.release("blue_green", "1.1.1", blue_green_retire="stop")
+        assert code == 0, output
+    assert failed(clients) == 0, [client.result["messages"] for client in clients]
+    assert rollout.shares() == ["lb1 app1", "lb2 app1"]
+    for node, version in (("app1", "1.1.1"), ("app2", "1.1.0")):
+        assert rollout.state(node)["current"]["version"] == version
+    states = [
+        rollout.lab.exec(node, ["systemctl", "is-active", "worklog-api"], check=False).stdout.strip() for node in APPS
+    ]
+    assert states == ["active", "inactive"]
+    code, output = rollout.release("blue_green", "1.1.0")  # what rollback names as the way back
+    assert code == 0 and rollout.shares() == ["lb1 app2", "lb2 app2"], output
 
 
 LOST = """
