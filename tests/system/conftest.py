@@ -155,6 +155,29 @@ class Lab:
         words = ["-i", str(inventory), str(playbook), *argv]
         return subprocess.CompletedProcess(words, *self.ansible.run(words, {"LAB_PREFIX": self.prefix}, timeout))
 
+    @contextlib.contextmanager
+    def controller(self, playbook: str, *argv: str, log: Path) -> Iterator[subprocess.Popen[str]]:
+        """A controller of its own that can be killed; at the end of the block it is, if it still runs."""
+        words = [
+            str(Path(sys.executable).parent / "ansible-playbook"),
+            "-i",
+            str(ROOT / "inventories" / "lab"),
+            playbook,
+        ]
+        environment = {**os.environ, **QUICK_CONNECTION, "LAB_PREFIX": self.prefix, "ANSIBLE_NOCOLOR": "1"}
+        with (
+            log.open("w") as out,
+            subprocess.Popen(
+                [*words, *argv],
+                cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            ) as process,
+        ):  # fmt: skip
+            try:
+                yield process
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+
     def library(self, node: str) -> str:
         """Put the modules of this tree into a node, and return the directory for PYTHONPATH."""
         if node not in self.libraries:

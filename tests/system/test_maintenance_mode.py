@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import subprocess
 import time
 from collections.abc import Iterator
@@ -22,6 +24,8 @@ TOKEN = "let-me-through-0123456789"
 NODES = ("lb1", "lb2")
 PROGRAM = "/usr/local/sbin/worklog-maintenance-mode"
 STATE = "/var/lib/worklog-maintenance/mode"
+#: How often a long campaign kills.
+KILLS = int(os.environ.get("KILLS", "4"))
 CONFIGURATION = {"lb1": "/etc/nginx", "lb2": "/etc/haproxy"}
 SERVICE = {"lb1": "nginx", "lb2": "haproxy"}
 
@@ -154,6 +158,41 @@ def test_the_playbook_switches_all_or_none_and_tells(modes: Modes, tmp_path: Pat
         assert modes.run(node, "absent")["changed"] and not modes.run(node, "absent")["changed"]
         left = set(modes.files(node).splitlines()) - set(before[node].splitlines())
         assert not [line for line in left if CONFIGURATION[node] in line and "modes.map" not in line], left
+
+
+@pytest.mark.soak
+@pytest.mark.capability("B7")
+def test_a_controller_that_is_killed_at_any_moment_is_followed_by_one_that_finishes(
+    modes: Modes, tmp_path: Path
+) -> None:
+    """Also off again: everything is as it was, whatever the killed run has left."""
+    lab, playbook, chance = modes.lab, "worklog.maintenance.maintenance_mode", random.Random(7)
+
+    def switch(mode: str) -> float:
+        started = time.monotonic()
+        done = lab.playbook(playbook, *variables(maintenance_mode_mode=mode, maintenance_mode_reason="a test"))
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert [modes.ask(node)[0] for node in NODES] == [503 if mode == "page" else 200] * len(NODES)
+        return time.monotonic() - started
+
+    longest = switch("page")
+    switch("off")
+    before, left = {node: modes.files(node) for node in NODES}, []
+    for number in range(KILLS):
+        mode = ("page", "off")[number % 2]
+        given = variables(maintenance_mode_mode=mode, maintenance_mode_reason="a test")
+        with lab.controller(playbook, *given, log=tmp_path / "log"):
+            time.sleep(2 + chance.random() * longest)
+        left.append([modes.ask(node)[0] for node in NODES])
+        switch(mode)
+    if KILLS % 2:
+        switch("off")
+    for node in NODES:
+        other = set(modes.files(node).splitlines()) ^ set(before[node].splitlines())
+        assert not [line for line in other if not line.endswith("-mode.timer")], (
+            "but for when the last one would have ended"
+        )
+    print(f"killed {KILLS} times (seed 7); what visitors got after each: {left}")
 
 
 @pytest.mark.capability("B7")

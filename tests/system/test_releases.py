@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.system.conftest import QUICK_CONNECTION, Client, Lab, Restore
+from tests.system.conftest import Client, Lab, Restore
 
 ROOT = Path(__file__).resolve().parents[2]
 STATE = "/var/lib/worklog-maintenance/releases"
@@ -110,25 +109,12 @@ class Site:
     def upgrade(self, version: str, *more: str, **variables: Any) -> tuple[int, str]:
         return self.play("upgrade_in_place", *more, release_version=version, **variables)
 
-    @contextlib.contextmanager
     def controller(
         self, version: str, playbook: str = "upgrade_in_place", *more: str, **variables: Any
-    ) -> Iterator[subprocess.Popen[str]]:
-        """A controller that releases; it is killed at the end of the block if it still runs."""
-        argv = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(ROOT / "inventories" / "lab")]
-        argv += [f"worklog.maintenance.{playbook}", *self._arguments({"release_version": version, **variables}, more)]
-        environment = {**os.environ, **QUICK_CONNECTION, "LAB_PREFIX": self.lab.prefix, "ANSIBLE_NOCOLOR": "1"}
-        with (
-            self.log.open("w") as log,
-            subprocess.Popen(
-                argv, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True
-            ) as process,
-        ):
-            try:
-                yield process
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+    ) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+        """A controller that releases, to be killed."""
+        arguments = self._arguments({"release_version": version, **variables}, more)
+        return self.lab.controller(f"worklog.maintenance.{playbook}", *arguments, log=self.log)
 
     def state(self, node: str) -> dict[str, Any]:
         done = self.lab.exec(node, ["cat", f"{STATE}/worklog-api.json"], check=False)
