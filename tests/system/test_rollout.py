@@ -285,11 +285,10 @@ def test_two_controllers_do_not_meet(rollout: Rollout, method: str) -> None:
         rollout.idle_green()
     given = {"canary_steps": "25", **STEP_BY_STEP}
     with rollout.clients() as clients, rollout.controller("1.1.0", method, **given) as controller:
-        rollout.wait_for_step("app2", "deployed", controller)
+        rollout.wait_for_step("app2", "keep", controller)
         held = rollout.state("lb1")["under_way"]
-        for version, playbook in (("1.1.0", method), ("1.1.0", "upgrade_in_place"), ("1.2.0", "canary")):
-            code, output = rollout.release(playbook, version)
-            assert code != 0 and "is under way" in " ".join(output.split()), output
+        code, output = rollout.release(method)
+        assert code != 0 and "is under way" in " ".join(output.split()), output
         assert rollout.state("lb1")["under_way"]["id"] == held["id"]
         assert controller.wait(timeout=400) == 0, rollout.log.read_text()
     assert failed(clients) == 0, [client.result["messages"] for client in clients]
