@@ -56,7 +56,7 @@ def patch_manifest(
 
 
 def patch_plan(results: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the changes of hosts as lines of a table, and below it what each host will have to start again."""
+    """Return the changes of hosts as lines of a table, and below it what an operator has to know of each host."""
     from ansible_collections.worklog.maintenance.plugins.plugin_utils.table import table
 
     results = list(results)
@@ -69,8 +69,27 @@ def patch_plan(results: Iterable[Mapping[str, Any]]) -> list[str]:
         foreseen: Mapping[str, Any] = (result.get("foreseen") or {}) if planned else {}
         words = [f"restarts {name}" for name in sorted(foreseen.get("services", ()))]
         words += [f"reboot: {why}" for why in foreseen.get("reboot", ())]
+        words += [f"reboot needed: {why}" for why in result.get("reboot", ())]
+        words += [
+            ": ".join(filter(None, (one["message"], one["advice"])))
+            for one in result.get("findings", ())
+            if one["severity"] == "warning" and one["check"] != "packages.reboot"
+        ]
+        words += _differences(result)
         notes.append("; ".join([f"{host}: {result['message']}", *words, *([result["window"]] if planned else [])]))
     return [*(table(("host", "batch", "package", "from", "to", "fixes"), cells) if cells else []), *notes]
+
+
+def _differences(result: Mapping[str, Any]) -> list[str]:
+    """Return in which packages a host is, or stays, not what was proven."""
+    changed = {f"{one['name']}:{one['architecture']}" for one in result.get("changes", ())}
+    found = [
+        f"{one['package']} {one['here']} ({one['proven'] or 'none'})"
+        for one in result.get("differences", ())
+        if one["package"] not in changed
+    ]
+    more = [f"{len(found) - 5} more"] if len(found) > 5 else []
+    return [f"not what was proven (in brackets): {', '.join(found[:5] + more)}"] if found else []
 
 
 class FilterModule:

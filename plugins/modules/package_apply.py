@@ -297,6 +297,9 @@ def main() -> None:
     result: dict[str, Any] = {"changed": outcome.changed, "message": outcome.message, "transaction": current}
     result.update(restart=outcome.restart, reboot=outcome.reboot, conffiles=outcome.conffiles)
     result["findings"] = [one.as_dict() for one in outcome.findings]
+    for one in outcome.findings:
+        if one.check == "packages.one_way":
+            module.warn(one.message)
     if module._diff and outcome.changed:
         result["diff"] = work.diff(request, outcome, module.params["state"])
     module.exit_json(**result)

@@ -90,7 +90,8 @@ options:
   compare:
     description:
       - Compare the services with how they were when M(worklog.maintenance.package_apply) prepared the last change.
-      - What was running and is not, or has failed since, is a critical finding.
+      - What was running and is not, has failed since, or was started again by systemd after the change was finished, is a
+        critical finding.
     type: bool
     default: false
   settle:
@@ -272,7 +273,10 @@ def services_of(given: dict[str, Any], last: transaction.Transaction | None) -> 
     """Return how the services are, and what is worse than before."""
     if not given["compare"]:
         return needs.services(command.run), []
-    return needs.watch(command.run, last.services if last else {}, given["settle"], given["watch"])
+    now, found = needs.watch(command.run, last.services if last else {}, given["settle"], given["watch"])
+    if last and last.stage == "finished":
+        found += needs.flapping(last.restarts, now, "since the last change")
+    return now, found
 
 
 def main() -> None:

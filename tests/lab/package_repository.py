@@ -42,7 +42,7 @@ END
 """
 #: Install 1.0, whatever is there, and forget what was recorded.
 INSTALL = f"""
-rm -rf {STATE} /run/reboot-required* /etc/wl-demo-bad /etc/wl-demo-fast
+rm -rf {STATE} /run/reboot-required* /etc/wl-demo-bad /etc/wl-demo-fast /etc/wl-demo.conf.dpkg-dist
 there=$(dpkg-query -W -f '${{db:Status-Abbrev}}${{Package}}=${{Version}}\n' 'wl-demo*' | grep -v ^un || true)
 if [ "$there" = "ii wl-demo=1.0" ]; then exit; fi
 dpkg --configure -a || true
@@ -97,6 +97,9 @@ set -e
 if [ "$1" = remove ]; then systemctl disable --quiet --now wl-demo.service; fi
 """
 
+#: Packages by whose names it is known that they cannot go back: a database server, and the kernel that runs.
+DATABASE, KERNEL = "mariadb-server-wl", f"linux-image-{os.uname().release}"
+
 #: What each version of wl-demo has: what its server does when it starts, its HTTP status, the end of its postinst, its
 #: dependencies, and the line of its configuration file.
 GOOD = {"start": "", "status": 200, "more": "", "depends": "", "conf": "greeting=hello"}
@@ -110,6 +113,8 @@ VERSIONS: dict[str, dict[str, object]] = {
     "1.6": {"more": "touch /run/reboot-required; echo wl-demo >> /run/reboot-required.pkgs"},
     "1.7": {"depends": "", "conf": "greeting=welcome"},
     "1.8": {"more": "if [ ! -e /etc/wl-demo-fast ]; then sleep 20; fi"},
+    "1.9": {"depends": f"{DATABASE} (>= 1.9)"},
+    "1.10": {"depends": KERNEL},
 }
 CHANGELOG = """wl-demo ({version}) stable; urgency=medium
 
@@ -220,7 +225,9 @@ def publish(directory: Path, *packages: Path, signed: bool = True) -> None:
 def make(directory: Path, *versions: str, signed: bool = True) -> None:
     """Make the repository with these versions and no others."""
     data = package(directory, "wl-demo-data", "1.0", "", {"usr/share/wl-demo/data": ("data\n", 0o644)})
-    publish(directory, data, *(demo(directory, version) for version in versions), signed=signed)
+    more = [(DATABASE, "1.0"), (DATABASE, "1.9")] * ("1.9" in versions) + [(KERNEL, "1.0")] * ("1.10" in versions)
+    needed = [package(directory, name, version, "", {}) for name, version in more]
+    publish(directory, data, *needed, *(demo(directory, version) for version in versions), signed=signed)
 
 
 def offer(directory: Path, containers: Sequence[str], *versions: str, signed: bool = True) -> None:

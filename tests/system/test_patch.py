@@ -72,10 +72,10 @@ class Site:
         return self.sh("lb1", "ls", "/var/lib/lab-rotation")
 
     def patch(
-        self, target: str, playbook: str = "patch", inventory: Path | None = None, **options: Any
+        self, target: str, playbook: str = "patch", *flags: str, inventory: Path | None = None, **options: Any
     ) -> subprocess.CompletedProcess[str]:
         given = json.dumps({"target": target, **QUICK, **options})
-        more = ["--inventory", str(inventory)] if inventory else []
+        more = [*flags, *(["--inventory", str(inventory)] if inventory else [])]
         return self.lab.playbook(f"worklog.maintenance.{playbook}", *more, "--extra-vars", given)
 
 
@@ -105,6 +105,7 @@ def tail(done: subprocess.CompletedProcess[str]) -> str:
 def test_six_nodes_are_patched_without_a_lost_request_and_taken_back(fresh: Site) -> None:
     fresh.offer("1.0", "1.1")
     before = fresh.each(["app1", "app2"], fresh.packages)
+    fresh.sh("db1", "sh", "-c", "echo greeting=mine > /etc/wl-demo.conf")
     host = "worklog.example.test"
     with (  # requests that take a while, so that some are under way whenever the application is ended
         fresh.lab.strict_client("http://lb1/hold?seconds=0.3", host=host, seconds=400, rate=30) as nginx,
@@ -123,11 +124,19 @@ def test_six_nodes_are_patched_without_a_lost_request_and_taken_back(fresh: Site
     }  # fmt: skip
     change = {one["name"]: one for one in records["app1"]["details"]["changes"]}
     assert change["wl-demo"]["cves"] == ["CVE-2026-10001"] and change["wl-demo-data"]["from"] is None
-    assert records["app1"]["details"]["conffiles"]["changed"] == ["/etc/wl-demo.conf"]
+    assert records["app1"]["details"]["conffiles"] == {"changed": ["/etc/wl-demo.conf"], "kept": []}
+    assert records["db1"]["details"]["conffiles"] == {"changed": [], "kept": ["/etc/wl-demo.conf"]}
+    assert "; /etc/wl-demo.conf was changed on this host, so it was kept" in told(done, "db1"), tail(done)
+    assert fresh.sh("db1", "cat", "/etc/wl-demo.conf", "/etc/wl-demo.conf.dpkg-dist") == GREETINGS
+    change = {one["name"]: one for one in fresh.record("app2")["details"]["changes"]}
+    assert (change["wl-demo-data"]["from"], change["wl-demo-data"]["to"]) == ("1.0", None)
     assert fresh.each(["app1", "app2"], fresh.packages) == before
     assert fresh.version("db1") == "ii 1.1" and fresh.drained() == ""
     assert fresh.record("app2")["result"] == "ok"
 
+
+#: What was changed on the host, and what the new version brings.
+GREETINGS = "greeting=mine\ngreeting=welcome\n"
 
 #: Versions that are bad, and what the record must say of each.
 BAD = {
@@ -224,23 +233,60 @@ def hosts(directory: Path, **variables: dict[str, Any]) -> Path:
     return path
 
 
+def told(done: subprocess.CompletedProcess[str], host: str) -> str:
+    """What the closing table says of a host, its packages first, with single spaces."""
+    lines = [" ".join(line.strip(' ",').split()) for line in done.stdout.rpartition("Show what was done")[2].splitlines()]
+    return "\n".join(line for line in lines if line.startswith((f"{host} ", f"{host}: ")) and "ok=" not in line)
+
+
 @pytest.mark.capability("C1")
-def test_what_stands_in_the_way_is_named(fresh: Site, restore: Restore) -> None:
-    fresh.offer("1.0", "1.1", nodes=["ops1"])
-    ask = {"gather": ["packages"], "include_installed": False, "refresh": True, "lock_timeout": 1}
+def test_the_plan_tells_all_of_each_host_and_what_cannot_go_back_is_named_and_refused(
+    fresh: Site, tmp_path: Path, restore: Restore
+) -> None:
+    database, kernel = package_repository.DATABASE, package_repository.KERNEL
+    fresh.offer("1.0", "1.1", nodes=["app1"])
+    for node, version in {"ops1": "1.9", "lb1": "1.10"}.items():
+        fresh.offer("1.0", version, nodes=[node])
+        restore.run(node, ["dpkg", "--purge", "wl-demo", database, kernel])
+    fresh.sh("ops1", "apt-get", "-q", "update")
+    fresh.sh("ops1", "apt-get", "-q", "-y", "install", f"{database}=1.0")
+    fresh.sh("lb2", "touch", "/run/reboot-required")
+    nodes = ["app1", "lb1", "lb2", "ops1"]
+    before = fresh.each(nodes, fresh.packages)
+    day = time.strftime("%a", time.gmtime(time.time() + 2 * 86400))
+    inventory = hosts(tmp_path, app1={"patch_windows": [f"{day} 02:00-05:00"]})
+    done = fresh.patch(",".join(nodes), "patch", "--check", inventory=inventory, patch_canary="ops1", patch_batches=[9])
+    assert done.returncode == 0, tail(done)
+    plan = {node: told(done, node).split("\n") for node in nodes}
+    assert plan["app1"][:2] == ["app1 2 wl-demo-data new 1.0", "app1 2 wl-demo 1.0 1.1 CVE-2026-10001"], tail(done)
+    assert "; restarts wl-demo.service; " in plan["app1"][2], plan["app1"]
+    assert f"outside every window; the next window opens on {day} " in plan["app1"][2], plan["app1"]
+    assert f"reboot: {kernel} changes" in plan["lb1"][-1] and f"{kernel} cannot be taken back while" in plan["lb1"][-1]
+    assert plan["lb2"] == ["lb2: nothing: nothing is to be done; reboot needed: packages ask for it: not said which"]
+    assert f"ops1 1 {database} 1.0 1.9" in plan["ops1"], plan["ops1"]
+    one_way = f"{database} cannot be taken back safely: the server may have changed the format of its data on disk"
+    assert f"{one_way}: back up its data first" in plan["ops1"][-1], plan["ops1"]
+    assert fresh.each(nodes, fresh.packages) == before and fresh.drained() == ""
+    for node in nodes:
+        assert fresh.lab.exec(node, ["ls", STATE, RECORDS], check=False).stdout == "", node
 
-    def found(check: str, words: str, **more: Any) -> None:
-        (one, *_rest) = fresh.lab.module("ops1", "package_state", **ask, **more)["findings"]
-        assert one["check"] == check and words in one["message"], one
-        assert one["severity"] == "critical" and one["advice"]
+    def apply(node: str) -> None:
+        changes = fresh.lab.module(node, "package_state", include_installed=False)["changes"]
+        done = fresh.lab.module(node, "package_apply", state="applied", prepare=True, finish=True, changes=changes)
+        assert not done["failed"] and fresh.lab.module(node, "package_apply", state="finished"), done
 
-    restore.run("ops1", ["rm", "-f", "/run/wl-locked"])
-    fresh.sh("ops1", "systemd-run", "--unit=wl-lock", "--quiet", "python3", "-c", HOLD)
-    fresh.sh("ops1", "sh", "-c", "until [ -e /run/wl-locked ]; do sleep 0.1; done")
-    found("packages.lock", "lock-frontend is held by process")
-    fresh.sh("ops1", "systemctl", "stop", "wl-lock")
-    found("packages.disk", "MiB are free", disk_free="9000T")
-    changes = fresh.lab.module("ops1", "package_state", **ask)["changes"]
+    fresh.each(["lb1", "ops1"], apply)
+    refused = fresh.lab.module("ops1", "package_apply", "--check", state="rolled_back")
+    assert refused["msg"] == f"{one_way}; name it in one_way when that was seen to" and refused["refused"], refused
+    refused = fresh.lab.module("lb1", "package_apply", "--check", state="rolled_back")
+    assert refused["msg"] == f"{kernel} is the kernel that runs; boot the older one, then take it back", refused
+
+
+@pytest.mark.capability("C1")
+def test_what_stands_in_the_way_is_named_with_its_cure(fresh: Site, tmp_path: Path, restore: Restore) -> None:
+    """Another thing on each node, in one run."""
+    fresh.offer("1.0", "1.1")
+    changes = fresh.lab.module("ops1", "package_state", refresh=True, include_installed=False)["changes"]
     fresh.sh("ops1", "mkdir", "-p", STATE)
     fresh.sh("ops1", "sh", "-ec", FULL, "sh", STATE)
     restore.run("ops1", ["umount", STATE])
@@ -248,48 +294,99 @@ def test_what_stands_in_the_way_is_named(fresh: Site, restore: Restore) -> None:
         done = fresh.lab.module("ops1", "package_apply", state="prepared", changes=changes)
         assert done["failed"] and done["refused"] and "No space left on device" in done["msg"], done
         fresh.sh("ops1", "sh", "-c", f"rm -rf {STATE}/*; cat /dev/zero > {STATE}/zero", check=False)
-    fresh.sh("ops1", "sed", "-i", "s/^Label: Worklog/Label: Other/", "/srv/wl-repository/InRelease")
-    found("packages.repository", "signature")
-    fresh.sh("ops1", "mv", "/srv/wl-repository", "/srv/wl-away")
-    restore.run("ops1", ["mv", "/srv/wl-away", "/srv/wl-repository"])
-    found("packages.repository", "apt-get update says")
-    assert fresh.version("ops1") == "ii 1.0"
+
+    day = time.strftime("%a", time.gmtime(time.time() + 2 * 86400))
+    given = {
+        "ops1": {"patch_windows": [f"{day} 02:00-05:00"]},
+        "lb2": {"patch_disk_free": "9000T"},
+        "app2": {"patch_services": [{"name": "wl-demo", "ready": ["http://127.0.0.1:9300/"], "timeout": 2}]},
+    }
+    fresh.sh("app2", "systemctl", "stop", "wl-demo")
+    restore.restart("app2", "wl-demo")
+    fresh.sh("app1", "dpkg", "--unpack", f"{package_repository.TARGET}/wl-demo_1.0_all.deb")
+    restore.run("app1", ["dpkg", "--configure", "-a"])
+    fresh.sh("db1", "sed", "-i", "s/^Label: Worklog/Label: Other/", f"{package_repository.TARGET}/InRelease")
+    fresh.sh("lb1", "rm", "-r", package_repository.TARGET)
+    before = fresh.each(NODES, fresh.packages)
+    done = fresh.patch("all", inventory=hosts(tmp_path, **given), patch_canary="all")
+    assert done.returncode == 2 and "6 hosts failed" in done.stdout, tail(done)
+    assert fresh.each(NODES, fresh.packages) == before
+    for node, (words, cure) in {
+        "ops1": ("outside every window", f"the next window opens on {day}"),
+        "lb2": ("MiB are free, ", "make room: apt-get clean"),
+        "app2": ("wl-demo does not run", "start it, or take it out of patch_services"),
+        "app1": ("dpkg has not finished: wl-demo:all 1.0: unpacked", "dpkg --configure -a names the cause"),
+        "db1": ("signature", "do not install from it before it is known why"),
+        "lb1": ("apt-get update says: The repository ", "make it reachable, or take it out of the sources"),
+    }.items():
+        message = fresh.record(node)["details"]["message"]
+        assert words in message and cure in message, (node, message)
+        assert f"{node}: refused: nothing was touched: " in told(done, node), told(done, node)
+        assert not fresh.stage(node), node
+    assert "Take the node out of rotation" not in done.stdout and fresh.drained() == ""
 
 
 @pytest.mark.capability("C1")
 def test_hosts_are_refused_before_they_are_out_of_service(fresh: Site, tmp_path: Path, restore: Restore) -> None:
-    """An old package that is nowhere to be had, a black-out date, a backup that is not there; one has a good one."""
+    """An old package that is nowhere to be had, a black-out date, a backup that is not there, a change of another run, a
+    lock of dpkg; ops1 has a good backup. Then that is taken back, when neither repository nor network can give anything."""
+    database = package_repository.DATABASE
     fresh.offer("1.0", "1.1")
     fresh.offer("1.1", nodes=["app1"])
+    fresh.offer("1.0", "1.9", nodes=["ops1"])
+    restore.run("ops1", ["dpkg", "--purge", "wl-demo", database])
+    fresh.sh("ops1", "apt-get", "-q", "update")
+    fresh.sh("ops1", "apt-get", "-q", "-y", "install", f"{database}=1.0")
+    before = fresh.packages("ops1")
+    changes = fresh.lab.module("lb2", "package_state", refresh=True, include_installed=False)["changes"]
+    done = fresh.lab.module("lb2", "package_apply", state="prepared", owner="job-17", changes=changes)
+    assert not done["failed"], done
+    restore.run("db1", ["rm", "-f", "/run/wl-locked"])
+    fresh.sh("db1", "systemd-run", "--unit=wl-lock", "--quiet", "python3", "-c", HOLD)
+    restore.run("db1", ["systemctl", "stop", "wl-lock"])
+    fresh.sh("db1", "sh", "-c", "until [ -e /run/wl-locked ]; do sleep 0.1; done")
     (tmp_path / "announce.yml").write_text(ANNOUNCE, encoding="utf-8")
     days = [time.strftime("%Y-%m-%d", time.gmtime(time.time() + ahead)) for ahead in (0, 86400)]
     verified = {"patch_verify_backups": True, "backup_verify_backups": [{"path": "/srv/wl-backup.tar.gz"}]}
     restore.run("ops1", ["rm", "-f", "/srv/wl-backup.tar.gz", "/var/tmp/wl-announced"])
     fresh.sh("ops1", "tar", "-czf", "/srv/wl-backup.tar.gz", "/etc/hostname")
-    given = {"app1": {}, "app2": {"patch_blackout": ["/".join(days)]}, "lb1": verified, "ops1": verified}
-    inventory = hosts(tmp_path, **given)
-    options = {"patch_announce_tasks": str(tmp_path / "announce.yml"), "patch_max_failures": 4}
-    done = fresh.patch(",".join(given), inventory=inventory, patch_canary=",".join(given), **options)
-    assert done.returncode == 2 and "3 hosts failed" in done.stdout, tail(done)
+    inventory = hosts(tmp_path, app2={"patch_blackout": ["/".join(days)]}, lb1=verified, ops1=verified)
+    options = {"patch_announce_tasks": str(tmp_path / "announce.yml"), "patch_lock_timeout": 1}
+    done = fresh.patch("all", inventory=inventory, patch_canary="all", **options)
+    assert done.returncode == 2 and "5 hosts failed" in done.stdout, tail(done)
     for node, words in {
         "app1": "wl-demo:all 1.0 is neither in the cache nor in a repository",
         "app2": "a black-out date; the first day after it is",
         "lb1": "/srv/wl-backup.tar.gz",
+        "lb2": "the run job-17 works on the packages of this host since ",
+        "db1": "lock-frontend is held by process ",
     }.items():
         record = fresh.record(node)
         assert record["result"] == "refused" and words in record["details"]["message"], (node, record)
         assert fresh.version(node) == "ii 1.0"
     assert "Take the node out of rotation" not in done.stdout and fresh.drained() == ""
-    assert fresh.version("ops1") == "ii 1.1" and fresh.record("ops1")["result"] == "ok"
+    assert "when it is known to be dead, say so with take_over, or wait " in fresh.record("lb2")["details"]["message"]
+    assert "wait until it has ended; find out what it does" in fresh.record("db1")["details"]["message"]
+    assert fresh.version("ops1") == "ii 1.9" and fresh.record("ops1")["result"] == "ok"
     assert fresh.sh("ops1", "cat", "/var/tmp/wl-announced") == "begin \nend patched\n"
     assert fresh.lab.exec("lb1", ["test", "-e", "/var/tmp/wl-announced"], check=False).returncode == 1
-    # lb1 has nothing to go back to, which keeps nobody from going back
-    done = fresh.patch("lb1:ops1", "patch_rollback")
-    assert done.returncode == 0 and fresh.version("ops1") == "ii 1.0", tail(done)
-    assert "lb1: nothing: no change of packages was recorded on this host" in done.stdout, tail(done)
+    # lb1 has nothing to go back to, which keeps nobody from going back; nor does it that packages were held since
+    fresh.sh("ops1", "apt-mark", "hold", "wl-demo", "tar")
+    fresh.sh("ops1", "rm", "-r", package_repository.TARGET, "/var/lib/apt/wl-lists")
+    kept = fresh.stage("ops1")["changes"][0]["kept"]
+    fresh.sh("ops1", "mv", kept, f"{kept}.away")
+    lost = fresh.lab.module("ops1", "package_apply", "--check", state="rolled_back", one_way=[database])
+    assert lost["refused"] and f"not kept, or is not what it was: {kept}; have that file again" in lost["msg"], lost
+    fresh.sh("ops1", "mv", f"{kept}.away", kept)
+    done = fresh.patch("lb1:ops1", "patch_rollback", patch_one_way=database)
+    assert done.returncode == 0 and fresh.sh("ops1", "apt-mark", "showhold").split() == ["tar", "wl-demo"], tail(done)
+    fresh.sh("ops1", "apt-mark", "unhold", "wl-demo", "tar")
+    assert fresh.packages("ops1") == before
+    one_way = f"{database} cannot be taken back safely: the server may have changed the format of its data on disk"
+    assert f"[WARNING]: {one_way}" in " ".join(done.stderr.split()) and one_way in told(done, "ops1"), tail(done)
+    assert "lb1: nothing: no change of packages was recorded on this host" in told(done, "lb1"), tail(done)
     change = {one["name"]: one for one in fresh.record("ops1")["details"]["changes"]}
-    assert (change["wl-demo"]["from"], change["wl-demo"]["to"]) == ("1.1", "1.0")
-    assert (change["wl-demo-data"]["from"], change["wl-demo-data"]["to"]) == ("1.0", None)
+    assert (change[database]["from"], change[database]["to"]) == ("1.9", "1.0")
 
 
 @pytest.mark.capability("C1")
@@ -329,15 +426,23 @@ def test_a_run_that_fails_before_it_begins_leaves_the_change_before_it_alone(fre
 
 
 @pytest.mark.capability("C1")
-def test_what_is_to_be_held_stays_and_the_rest_is_changed(fresh: Site) -> None:
-    before = fresh.version("ops1")
-    fresh.offer("1.0", "1.1", nodes=["ops1"])
-    done = fresh.patch("ops1", patch_hold="wl-demo")
+def test_what_is_to_be_held_or_not_chosen_stays_and_the_rest_is_changed(fresh: Site, tmp_path: Path) -> None:
+    """The versions are ten days old."""
+    fresh.offer("1.0", "1.1")
+    given: dict[str, Any] = {
+        "ops1": {"patch_hold": "wl-demo"},
+        "lb1": {"patch_deny": "nodejs,wl-demo"},
+        "lb2": {"patch_allow": ["nodejs", "wl-demo-*"]},
+        "db1": {"patch_minimum_age": "11d"},
+        "app2": {"patch_minimum_age": "9d", "patch_allow": "wl-*", "patch_deny": ["nodejs"]},
+    }
+    done = fresh.patch(",".join(given), inventory=hosts(tmp_path, **given), patch_canary=",".join(given))
     assert done.returncode == 0, tail(done)
-    assert "ops1: nothing: nothing is to be done" in done.stdout, tail(done)
+    for node in ("ops1", "lb1", "lb2", "db1"):
+        assert told(done, node) == f"{node}: nothing: nothing is to be done", tail(done)
     assert fresh.sh("ops1", "apt-mark", "showhold").split() == ["wl-demo"]
     fresh.sh("ops1", "apt-mark", "unhold", "wl-demo")
-    assert fresh.version("ops1") == before
+    assert fresh.each(list(given), fresh.version) == {**dict.fromkeys(given, "ii 1.0"), "app2": "ii 1.1"}
 
 
 @pytest.mark.capability("C1", "C3")
@@ -458,7 +563,12 @@ def test_what_staging_has_proven_is_what_production_gets(fresh: Site, tmp_path: 
     assert done.returncode == 2 and '"msg": "nothing was proven: app1: its run ended at ' in done.stdout, tail(done)
     assert "less than 1 h ago" in done.stdout and not manifest.exists()
     fresh.sh("app1", "apt-get", "-q", "-y", "--allow-downgrades", "install", "wl-demo=1.0")
+    fresh.sh("app1", "systemctl", "kill", "--signal=KILL", "wl-demo")
+    restarts = ["systemctl", "show", "--value", "--property=NRestarts", "wl-demo"]
+    fresh.sh("app1", "sh", "-c", f"until [ $({' '.join(restarts)}) = 1 ]; do sleep 0.1; done")
     done = fresh.patch("app1", "patch_promote", patch_promote_soak="1s", **promote)
+    crashed = "app1: wl-demo.service ended by itself and was started again by systemd since the last change"
+    assert crashed in done.stdout, tail(done)
     assert done.returncode == 2 and "after its run: wl-demo:all is 1.0, it was 1.1; put them back" in done.stdout, tail(
         done
     )
@@ -473,6 +583,9 @@ def test_what_staging_has_proven_is_what_production_gets(fresh: Site, tmp_path: 
     assert altered["failed"] and "it was altered after it was made" in altered["msg"], altered
     done = fresh.patch("lb1", patch_manifest="/nowhere/manifest.json")
     assert done.returncode == 2 and "must be on the controller (/nowhere/manifest.json)" in done.stdout, tail(done)
+    shown = fresh.patch("lb1", "patch", "--check", patch_manifest=str(manifest), patch_deny="wl-demo")
+    words = "lb1: nothing: nothing is to be done; not what was proven (in brackets): wl-demo:all 1.0 (1.1)"
+    assert shown.returncode == 0 and told(shown, "lb1") == words, tail(shown)
     done = fresh.patch("lb1:app2", patch_canary="lb1", patch_manifest=str(manifest))
     message = fresh.record("app2")["details"]["message"]
     assert done.returncode == 2 and fresh.record("app2")["result"] == "refused", tail(done)

@@ -287,7 +287,8 @@ class Apt:
     ) -> command.Result:
         """Install packages from files, and purge what was new, in one step; apt finds the order."""
         removed = [f"{name}-" for name in purge]
-        return self._apply(["--purge", "--reinstall", "install", *files, *removed], timeout, lock_timeout)
+        argv = ["--purge", "--reinstall", "--allow-change-held-packages", "install", *files, *removed]
+        return self._apply(argv, timeout, lock_timeout)
 
     def _apply(self, argv: Sequence[str], timeout: float, lock_timeout: float) -> command.Result:
         options = ["-q", "-y", "--allow-downgrades", "-o", f"DPkg::Lock::Timeout={lock_timeout:.0f}"]

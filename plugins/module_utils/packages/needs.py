@@ -162,13 +162,17 @@ def worse(before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[s
     return found
 
 
-def flapping(start: Mapping[str, Mapping[str, Any]], end: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
-    """Return the services that systemd had to start again while they were watched."""
+def restarts(services: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    """Return how often systemd has started services again by itself; who starts one by hand sets that to 0."""
+    return {unit: one["restarts"] for unit, one in services.items() if not one.get("once")}
+
+
+def flapping(before: Mapping[str, int], now: Mapping[str, Mapping[str, Any]], when: str) -> list[Finding]:
+    """Return the services that systemd had to start again since :func:`restarts` were counted."""
     found = []
-    for unit, now in end.items():
-        old = start.get(unit)
-        if old and not now.get("once") and now["restarts"] > old["restarts"]:
-            words = f"{unit} ended by itself and was started again by systemd while it was watched"
+    for unit, count in restarts(now).items():
+        if count > before.get(unit, count):
+            words = f"{unit} ended by itself and was started again by systemd {when}"
             found.append(Finding("packages.service", unit, "critical", words, advice=f"journalctl -u {unit}"))
     return found
 
@@ -196,4 +200,4 @@ def watch(
         return start, found
     sleep(seconds)
     end = services(run)
-    return end, [*worse(before, end), *flapping(start, end)]
+    return end, [*worse(before, end), *flapping(restarts(start), end, "while it was watched")]

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -44,9 +44,10 @@ class Transaction:
     :param stage: one of :data:`OPEN`, ``finished``, ``rolled_back`` or ``dropped``.
     :param owner: the run that works on it, and until when others keep their hands off, in seconds since 1970.
     :param changes: the changes, as :meth:`Change.as_dict` gives them, each with the file ``kept`` of the old version.
-    :param before: every installed version by ``name:architecture``, with its state and whether it is held.
+    :param before: every installed version by ``name:architecture``, with its state.
     :param automatic: the packages among them that only came because others need them.
     :param services: how the services were.
+    :param restarts: how often systemd had started services again by itself when the change was finished.
     :param conffiles: SHA-256 of the configuration files of the packages that change.
     :param settled: whether the host was put back into service after the change was taken back.
     :param boot: what tells this boot from the next.
@@ -57,9 +58,10 @@ class Transaction:
     owner: str
     until: float
     changes: list[dict[str, Any]] = field(default_factory=list)
-    before: dict[str, list[Any]] = field(default_factory=dict)
+    before: dict[str, list[str]] = field(default_factory=dict)
     automatic: list[str] = field(default_factory=list)
     services: dict[str, dict[str, Any]] = field(default_factory=dict)
+    restarts: dict[str, int] = field(default_factory=dict)
     conffiles: dict[str, str] = field(default_factory=dict)
     boot: str = ""
     created: str = ""
@@ -185,13 +187,13 @@ def boot_identity() -> str:
         return ""
 
 
-def differences(before: Mapping[str, list[Any]], now: Mapping[str, list[Any]]) -> list[str]:
+def differences(before: Mapping[str, Sequence[str]], now: Mapping[str, Sequence[str]]) -> list[str]:
     """Return where the installed packages are not those of before, one sentence each."""
     found = []
     for name in sorted({*before, *now}):
-        old, new_ = before.get(name), now.get(name)
+        old, new_ = _words(before.get(name)), _words(now.get(name))
         if old != new_:
-            found.append(f"{name} is {_words(new_)}, it was {_words(old)}")
+            found.append(f"{name} is {new_}, it was {old}")
     return found
 
 
@@ -202,7 +204,7 @@ def since(last: Transaction | None, versions: Mapping[str, str]) -> list[str]:
     """
     if last is None:
         return []
-    left = {name: str(one[0]) for name, one in last.before.items()}
+    left = {name: one[0] for name, one in last.before.items()}
     left.update({f"{one['name']}:{one['architecture']}": one["to"] for one in last.changes})
     return [
         f"{name} is {versions.get(name, 'not there')}, it was {left.get(name, 'not there')}"
@@ -211,8 +213,8 @@ def since(last: Transaction | None, versions: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _words(one: list[Any] | None) -> str:
+def _words(one: Sequence[str] | None) -> str:
     if one is None:
         return "not there"
-    version, state, held = one
-    return " ".join([str(version), *(["held"] if held else []), *([state] if state != "ok" else [])])
+    version, state = one[:2]  # an older one has a third, whether it was held, which is no part of a version
+    return version if state == "ok" else f"{version} {state}"

@@ -132,17 +132,7 @@ class Worker:
             raise PackageError(
                 f"what is chosen needs {', '.join(against)}, which is to be held; deny what needs it, or do not hold it"
             )
-        one_way = _one_way(changes)
-        outcome.findings += [
-            Finding(
-                "packages.one_way",
-                name,
-                "warning",
-                f"{name} cannot be taken back safely: {why}",
-                advice="back it up before",
-            )
-            for name, why in one_way.items()
-        ]
+        outcome.findings += _one_way(changes) + _kernels(changes)
         if request.check_mode:
             outcome.changed = bool(changes or held or request.anyway)
             outcome.message = f"{_count(changes)} would change"
@@ -248,11 +238,14 @@ class Worker:
             return Outcome(current=current, message="nothing was under way")
         transaction.take(current, request.owner, request.dead, self._clock())
         if request.compare:
-            found = needs.watch(self._run, current.services, request.settle, request.watch)[1]
+            now, found = needs.watch(self._run, current.services, request.settle, request.watch)
             if found:
                 raise Unwell(found)
+        else:
+            now = needs.services(self._run)
         outcome = Outcome(True, "the change is finished", current)
         if not request.check_mode:
+            current.restarts = needs.restarts(now)
             ends = {"applied": "finished", "prepared": "dropped", "rolled_back": "rolled_back"}
             current.settled = True
             current.save(ends[current.stage], self._clock(), 0)
@@ -289,14 +282,12 @@ class Worker:
         strangers = [one for one in wrong if one.partition(" is ")[0] not in ours]
         if strangers:
             raise PackageError(f"other packages were changed since, by somebody else: {'; '.join(strangers[:5])}")
-        for name, why in _one_way(changes).items():
-            if not matches(name, request.one_way):
-                raise PackageError(
-                    f"{name} cannot be taken back safely: {why}; name it in one_way when that was seen to"
-                )
-        running = os.uname().release
+        for one_way in _one_way(changes):
+            if not matches(one_way.subject, request.one_way):
+                raise PackageError(f"{one_way.message}; name it in one_way when that was seen to")
+            outcome.findings.append(one_way)
         for change in changes:
-            if not change.before and change.name.endswith(running) and change.name.startswith("linux-"):
+            if not change.before and change.name.endswith(os.uname().release) and change.name.startswith("linux-"):
                 raise PackageError(f"{change.name} is the kernel that runs; boot the older one, then take it back")
         kept, new = [], []
         for one, change in zip(current.changes, changes):
@@ -304,7 +295,8 @@ class Worker:
                 new.append(change.key)
             elif not one["kept"] or _digest(one["kept"]) != one["sha256"]:
                 raise PackageError(
-                    f"the package of {change.key} {change.before} was not kept, or is not what it was: {one['kept']}"
+                    f"the package of {change.key} {change.before} was not kept, or is not what it was: {one['kept']}; "
+                    "have that file again, or install the version by hand"
                 )
             else:
                 kept.append(one["kept"])
@@ -321,6 +313,8 @@ class Worker:
         there = [name for name in new if name in installed]
         done = self.apt.put_back(kept, there, request.timeout, request.lock_timeout)
         after = self.apt.installed()
+        # apt-get takes the hold off what it puts back; who has set it meant what is to come
+        self.apt.mark("hold", [key for key, one in installed.items() if one.held and key in after and not after[key].held])
         self._mark_as_before(current, after)
         wrong = transaction.differences(current.before, _versions(after))
         if wrong:
@@ -401,18 +395,29 @@ def _change(value: Mapping[str, Any]) -> Change:
     return Change(value["name"], value["architecture"], value["from"] or "", value["to"])
 
 
-def _one_way(changes: Sequence[Change]) -> dict[str, str]:
-    """Return the names of what cannot go back, with the reason."""
-    found = {}
+def _one_way(changes: Sequence[Change]) -> list[Finding]:
+    """Return what cannot go back safely by putting an older package in its place, with the reason."""
+    found = []
     for change in changes:
         why = next((why for pattern, why in ONE_WAY.items() if matches(change.name, [pattern])), "")
         if why and change.before:
-            found[change.name] = why
+            words = f"{change.name} cannot be taken back safely: {why}"
+            found.append(Finding("packages.one_way", change.name, "warning", words, advice="back up its data first"))
     return found
 
 
-def _versions(installed: Mapping[str, Installed]) -> dict[str, list[Any]]:
-    return {key: [one.version, one.state, one.held] for key, one in installed.items()}
+def _kernels(changes: Sequence[Change]) -> list[Finding]:
+    """Return the kernels that come, which cannot go back while they run."""
+    advice = "to take it back then, boot the older kernel first, which stays installed"
+    return [
+        Finding("packages.one_way", one.name, "warning", f"{one.name} cannot be taken back while it runs", advice=advice)
+        for one in changes
+        if one.name.startswith("linux-image-") and not one.before
+    ]
+
+
+def _versions(installed: Mapping[str, Installed]) -> dict[str, list[str]]:
+    return {key: [one.version, one.state] for key, one in installed.items()}
 
 
 def _digest(path: str) -> str:

@@ -36,14 +36,33 @@ def test_what_cannot_be_understood_is_named() -> None:
     assert patching.patch_manifest({}, "1h") == {"refused": "nothing was proven: there is no host"}
 
 
+DIFFERENCES = [
+    {"package": "openssl:all", "here": "1", "proven": "2"},
+    {"package": "b:all", "here": "1", "proven": "2"},
+    {"package": "c:all", "here": "1", "proven": None},
+]
+FINDINGS = [
+    {"check": "packages.reboot", "severity": "warning", "message": "a has to be rebooted", "advice": "do so"},
+    {"check": "packages.conffile", "severity": "warning", "message": "/etc/c was kept", "advice": "compare it"},
+    {"check": "packages.others", "severity": "warning", "message": "more has changed", "advice": None},
+    {"check": "packages.restart", "severity": "info", "message": "dbus runs on old files", "advice": None},
+]
+
+
 def test_the_plan_is_a_table_and_a_line_a_host() -> None:
-    change = {"name": "openssl", "from": "1", "to": "2", "cves": ["CVE-2023-1"]}
+    change = {"name": "openssl", "architecture": "all", "from": "1", "to": "2", "cves": ["CVE-2023-1"]}
     foreseen = {"services": {"nginx.service": "x"}, "reboot": ["linux-image-1 changes"]}
     planned = {"host": "a", "batch": 1, "outcome": "planned", "message": "m", "changes": [change], "foreseen": foreseen}
     lines = patching.patch_plan([{**planned, "window": "w"}, {"host": "b", "outcome": "refused", "message": "no"}])
     assert lines[2].split() == ["a", "1", "openssl", "1", "2", "CVE-2023-1"]
     assert lines[3:] == ["a: m; restarts nginx.service; reboot: linux-image-1 changes; w", "b: no"]
     assert patching.patch_plan([]) == []
+    done = {"host": "a", "outcome": "patched", "message": "m", "changes": [change]}
+    (*_table, line) = patching.patch_plan([{**done, "reboot": ["kernel"], "differences": DIFFERENCES, "findings": FINDINGS}])
+    kept = "/etc/c was kept: compare it; more has changed"
+    assert line == f"a: m; reboot needed: kernel; {kept}; not what was proven (in brackets): b:all 1 (2), c:all 1 (none)"
+    many = [{**DIFFERENCES[2], "package": f"p{number}"} for number in range(7)]
+    assert patching.patch_plan([{"host": "a", "message": "m", "differences": many}])[0].endswith("p4 1 (none), 2 more")
     back = {"host": "a", "outcome": "rolled_back", "message": "m", "changes": [{**change, "to": None, "cves": []}]}
     assert patching.patch_plan([back])[2].split() == ["a", "openssl", "1", "none"]
 
