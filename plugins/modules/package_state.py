@@ -90,8 +90,8 @@ options:
   compare:
     description:
       - Compare the services with how they were when M(worklog.maintenance.package_apply) prepared the last change.
-      - What was running and is not, has failed since, or was started again by systemd after the change was finished, is a
-        critical finding.
+      - What was running and is not, has failed since, or was started again by systemd after the change was finished,
+        is a critical finding.
     type: bool
     default: false
   settle:

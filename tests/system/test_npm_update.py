@@ -84,6 +84,12 @@ def test_an_update_is_shown_made_and_not_repeated(lab: Any, platform: Platform) 
     assert "401" in call(lab)["msg"], "without the token the registry gives nothing"
     lab.write("app1", f"{HOME}/token", TOKEN + "\n")
 
+    given = {"path": CURRENT, "user": "lowcode", "registry": ADDRESS, "token_file": f"{HOME}/token"}
+    fixed = lab.module("app1", "npm_update", "--check", update=False, **given)
+    (change,) = fixed["changes"]
+    assert (change["package"], change["before"], change["after"]) == ("node_modules/lab-greet", "1.0.0", "1.1.0")
+    assert len(fixed["vulnerabilities_before"]) == 1 and fixed["vulnerabilities_after"] == [], "npm audit fix, in range"
+
     shown = update(lab, "--check", "--diff")
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert "lab-greet 1.0.0 1.1.0 2.0.0" in " ".join(shown.stdout.split())
@@ -115,6 +121,14 @@ def test_an_update_is_shown_made_and_not_repeated(lab: Any, platform: Platform) 
     assert [record["result"] for record in mine[-2:]] == ["ok", "ok"]
     assert mine[-2]["details"]["vulnerabilities_before"] == ["lab-greet GHSA-lab1-gree-t100 (high)"]
     assert mine[-2]["details"]["vulnerabilities_after"] == []
+
+    lab.exec("app1", ["systemctl", "stop", "lab-registry"])
+    lab.exec("app1", ["ln", "-sfn", "releases/3.0.0", CURRENT])
+    assert "ECONNREFUSED" in lab.module("app1", "npm_update", audit_fix=False, **given)["msg"]
+    cached = lab.module("app1", "npm_update", offline=True, audit_fix=False, **given)
+    assert cached["changed"], cached
+    lab.exec("app1", ["ln", "-sfn", cached["candidate"], CURRENT])
+    assert platform.versions() == {"lab-greet": "1.1.0", "lab-format": "1.1.0"}
 
 
 def test_what_fails_leaves_lock_file_and_tree_as_they_were(lab: Any, platform: Platform) -> None:

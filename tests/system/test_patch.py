@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import random
@@ -235,7 +236,8 @@ def hosts(directory: Path, **variables: dict[str, Any]) -> Path:
 
 def told(done: subprocess.CompletedProcess[str], host: str) -> str:
     """What the closing table says of a host, its packages first, with single spaces."""
-    lines = [" ".join(line.strip(' ",').split()) for line in done.stdout.rpartition("Show what was done")[2].splitlines()]
+    table = done.stdout.rpartition("Show what was done")[2].splitlines()
+    lines = [" ".join(line.strip(' ",').split()) for line in table]
     return "\n".join(line for line in lines if line.startswith((f"{host} ", f"{host}: ")) and "ok=" not in line)
 
 
@@ -328,8 +330,10 @@ def test_what_stands_in_the_way_is_named_with_its_cure(fresh: Site, tmp_path: Pa
 
 @pytest.mark.capability("C1")
 def test_hosts_are_refused_before_they_are_out_of_service(fresh: Site, tmp_path: Path, restore: Restore) -> None:
-    """An old package that is nowhere to be had, a black-out date, a backup that is not there, a change of another run, a
-    lock of dpkg; ops1 has a good backup. Then that is taken back, when neither repository nor network can give anything."""
+    """An old package that is nowhere to be had, a black-out date, no backup, a change of another run, a lock of dpkg.
+
+    ops1 has a good backup. Then its change is taken back, when neither repository nor network can give anything.
+    """
     database = package_repository.DATABASE
     fresh.offer("1.0", "1.1")
     fresh.offer("1.1", nodes=["app1"])
@@ -598,10 +602,10 @@ def test_what_staging_has_proven_is_what_production_gets(fresh: Site, tmp_path: 
 class Killed:
     """A run that is killed with its node's power, as a whole."""
 
-    def __init__(self, site: Site, target: str, playbook: str = "patch") -> None:
+    def __init__(self, site: Site, target: str, playbook: str = "patch", **more: Any) -> None:
         self.site, self.target = site, target
         argv = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(ROOT / "inventories" / "lab")]
-        options = json.dumps({"target": target, **QUICK})
+        options = json.dumps({"target": target, **QUICK, **more})
         environment = {**os.environ, **QUICK_CONNECTION, "LAB_PREFIX": site.lab.prefix}
         self.process = subprocess.Popen(
             [*argv, f"worklog.maintenance.{playbook}", "--extra-vars", options],
@@ -673,6 +677,40 @@ def test_runs_killed_in_every_stage_are_finished_by_the_next(fresh: Site) -> Non
 
 
 @pytest.mark.soak
+@pytest.mark.capability("C1")
+@pytest.mark.parametrize("step", ["look", "keep", "pre", "post"])
+def test_a_run_killed_in_a_step_around_the_change_is_finished_by_the_next(fresh: Site, step: str) -> None:
+    fresh.offer("1.0", "1.1", nodes=["app1"])
+    if step == "look":  # waits for the lock then
+        fresh.sh("app1", "systemd-run", "--unit=wl-lock", "--quiet", "python3", "-c", HOLD)
+        fresh.sh("app1", "sh", "-c", "until [ -e /run/wl-locked ]; do sleep 0.1; done; rm /run/wl-locked")
+    processes = int(fresh.sh("app1", "pgrep", "-c", "-x", "python3"))
+    steps: dict[str, Callable[[], bool]] = {
+        "look": lambda: int(fresh.sh("app1", "pgrep", "-c", "-x", "python3")) > processes,
+        "keep": lambda: fresh.sh("app1", "ls", STATE, check=False) != "" and not fresh.stage("app1"),
+        "pre": lambda: "app1.drain" in fresh.drained(),
+        "post": lambda: fresh.stage("app1").get("stage") == "applied" and fresh.drained() == "",
+    }
+    Killed(fresh, "app1").when(steps[step], after=1.0 if step == "look" else 0.0)
+    fresh.sh("app1", "systemctl", "stop", "wl-lock", check=False)
+    assert fresh.stage("app1").get("stage") == {"pre": "prepared", "post": "applied"}.get(step), step
+    goes_on(fresh, "1.1")
+
+
+@pytest.mark.soak
+@pytest.mark.capability("C1")
+def test_a_run_killed_while_it_takes_a_change_back_is_finished_by_the_next(fresh: Site) -> None:
+    before = fresh.packages("app1")
+    fresh.offer("1.0", "1.3", nodes=["app1"])
+    fresh.sh("app1", "touch", "/etc/wl-demo-bad")
+    Killed(fresh, "app1").when(lambda: fresh.stage("app1").get("stage") == "rolling_back")
+    assert "app1.drain" in fresh.drained()
+    done = fresh.patch("app1")
+    assert done.returncode == 2 and fresh.record("app1")["details"]["outcome"] == "taken_back", tail(done)
+    assert fresh.packages("app1") == before and fresh.drained() == ""
+
+
+@pytest.mark.soak
 @pytest.mark.capability("C3")
 @pytest.mark.parametrize("after", [0.2, 0.4, 0.6])
 @pytest.mark.parametrize("cut", [False, True])
@@ -698,12 +736,85 @@ def test_a_reboot_is_made_when_it_is_required_and_allowed(fresh: Site) -> None:
     done = fresh.patch("app2")
     assert done.returncode == 0 and fresh.record("app2")["details"]["rebooted"] is False, tail(done)
     assert "has to be rebooted: packages ask for it: wl-demo" in fresh.record("app2")["findings"][0]["message"]
-    container = fresh.lab.container("app2")
-    assert not call(["docker", "update", "--restart=always", container]).returncode
-    try:
+    assert "reboot needed: packages ask for it: wl-demo" in told(done, "app2"), tail(done)
+    with restarted(fresh, "app2"):
         done = fresh.patch("app2", patch_reboot=True)
-    finally:
-        call(["docker", "update", "--restart=no", container])
     assert done.returncode == 0 and fresh.record("app2")["details"]["rebooted"] is True, tail(done)
     assert fresh.version("app2") == "ii 1.6" and fresh.drained() == ""
     fresh.lab.wait_for("app2", 8080)
+
+
+@contextlib.contextmanager
+def restarted(site: Site, node: str) -> Iterator[None]:
+    """Have Docker start a node again that has ended, as firmware does with a machine that reboots."""
+    container = site.lab.container(node)
+    assert not call(["docker", "update", "--restart=always", container]).returncode
+    try:
+        yield
+    finally:
+        call(["docker", "update", "--restart=no", container])
+
+
+@pytest.mark.capability("C1")
+@pytest.mark.soak
+def test_a_run_killed_while_the_host_reboots_is_finished_by_the_next(fresh: Site) -> None:
+    fresh.offer("1.0", "1.6", nodes=["app2"])
+    begun = ["docker", "inspect", "--format", "{{.State.StartedAt}}", fresh.lab.container("app2")]
+    before = call(begun).stdout
+    with restarted(fresh, "app2"):
+        Killed(fresh, "app2", patch_reboot=True).when(lambda: call(begun).stdout != before)
+        fresh.lab.wait_for("app2", 8080)
+        assert "app2.drain" in fresh.drained() and fresh.stage("app2")["stage"] == "applied"
+        done = fresh.patch("app2", patch_reboot=True)
+    assert done.returncode == 0 and fresh.stage("app2")["stage"] == "finished", tail(done)
+    assert fresh.version("app2") == "ii 1.6" and fresh.drained() == ""
+
+
+@pytest.mark.capability("C1")
+@pytest.mark.soak
+def test_a_reboot_that_is_not_made_is_taken_back(fresh: Site, restore: Restore) -> None:
+    fresh.offer("1.0", "1.6", nodes=["app2"])
+    fresh.sh("app2", "systemctl", "mask", "--runtime", "reboot.target")
+    restore.run("app2", ["systemctl", "unmask", "--runtime", "reboot.target"])
+    done = fresh.patch("app2", patch_reboot=True, patch_reboot_timeout=10)
+    message = fresh.record("app2")["details"]["message"]
+    assert done.returncode == 2 and "reboot" in message.lower(), message
+    assert "It was taken back to the versions before, and its services are well" in message, message
+    assert fresh.version("app2") == "ii 1.0" and fresh.drained() == ""
+
+
+@pytest.mark.capability("C1")
+@pytest.mark.soak
+def test_a_host_that_stays_away_is_out_of_service_until_the_next_run(fresh: Site) -> None:
+    fresh.offer("1.0", "1.6", nodes=["app2"])
+    done = fresh.patch("app2:ops1", patch_canary="app2", patch_reboot=True, patch_reboot_timeout=10)
+    assert done.returncode == 2 and "1 hosts were not begun: ops1" in done.stdout, tail(done)
+    assert "It could not be taken back: it cannot be reached any more" in told(done, "app2"), tail(done)
+    assert "app2.drain" in fresh.drained()
+    assert not call(["docker", "start", fresh.lab.container("app2")]).returncode
+    fresh.lab.wait_for("app2", 8080)
+    done = fresh.patch("app2", patch_reboot=True)
+    assert done.returncode == 0 and fresh.stage("app2")["stage"] == "finished", tail(done)
+    assert fresh.version("app2") == "ii 1.6" and fresh.drained() == ""
+
+
+@pytest.mark.capability("C1")
+@pytest.mark.soak
+def test_a_host_whose_services_do_not_come_back_from_a_reboot_stays_out_of_service(
+    fresh: Site, restore: Restore
+) -> None:
+    """Neither with the new packages nor with the old ones."""
+    fresh.offer("1.0", "1.6", nodes=["app2"])
+    condition = "/etc/systemd/system/wl-demo.service.d/once.conf"
+    restore.run("app2", ["rm", "-rf", str(Path(condition).parent)])
+    fresh.sh("app2", "mkdir", "-p", str(Path(condition).parent))
+    fresh.lab.write("app2", condition, "[Unit]\nConditionPathExists=/run/wl-once\n")
+    fresh.sh("app2", "sh", "-c", "touch /run/wl-once && systemctl daemon-reload")
+    with restarted(fresh, "app2"):
+        done = fresh.patch("app2", patch_reboot=True)
+    message = fresh.record("app2")["details"]["message"]
+    assert done.returncode == 2 and "wl-demo.service was running before and is inactive (dead). It could not" in message
+    assert "It was not put back into service" in message and "app2.drain" in fresh.drained(), message
+    fresh.sh("app2", "sh", "-c", "touch /run/wl-once && systemctl start wl-demo")
+    done = fresh.patch("app2")
+    assert done.returncode == 0 and fresh.version("app2") == "ii 1.6" and fresh.drained() == "", tail(done)

@@ -314,7 +314,8 @@ class Worker:
         done = self.apt.put_back(kept, there, request.timeout, request.lock_timeout)
         after = self.apt.installed()
         # apt-get takes the hold off what it puts back; who has set it meant what is to come
-        self.apt.mark("hold", [key for key, one in installed.items() if one.held and key in after and not after[key].held])
+        held = [key for key, one in installed.items() if one.held]
+        self.apt.mark("hold", [key for key in held if key in after])
         self._mark_as_before(current, after)
         wrong = transaction.differences(current.before, _versions(after))
         if wrong:
@@ -409,11 +410,9 @@ def _one_way(changes: Sequence[Change]) -> list[Finding]:
 def _kernels(changes: Sequence[Change]) -> list[Finding]:
     """Return the kernels that come, which cannot go back while they run."""
     advice = "to take it back then, boot the older kernel first, which stays installed"
-    return [
-        Finding("packages.one_way", one.name, "warning", f"{one.name} cannot be taken back while it runs", advice=advice)
-        for one in changes
-        if one.name.startswith("linux-image-") and not one.before
-    ]
+    new = [one.name for one in changes if one.name.startswith("linux-image-") and not one.before]
+    words = "cannot be taken back while it runs"
+    return [Finding("packages.one_way", name, "warning", f"{name} {words}", advice=advice) for name in new]
 
 
 def _versions(installed: Mapping[str, Installed]) -> dict[str, list[str]]:
