@@ -46,6 +46,7 @@ class Transaction:
     :param changes: the changes, as :meth:`Change.as_dict` gives them, each with the file ``kept`` of the old version.
     :param before: every installed version by ``name:architecture``, with its state.
     :param automatic: the packages among them that only came because others need them.
+    :param held: the packages that were held when it was begun to be taken back, since apt-get takes the hold off them.
     :param services: how the services were.
     :param restarts: how often systemd had started services again by itself when the change was finished.
     :param conffiles: SHA-256 of the configuration files of the packages that change.
@@ -60,6 +61,7 @@ class Transaction:
     changes: list[dict[str, Any]] = field(default_factory=list)
     before: dict[str, list[str]] = field(default_factory=dict)
     automatic: list[str] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
     services: dict[str, dict[str, Any]] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
     conffiles: dict[str, str] = field(default_factory=dict)

@@ -306,6 +306,7 @@ class Worker:
         cut_off = self.apt.interrupted() or (current.stage == "rolling_back" and self.apt.audit())
         current.settled = False  # until the host is back in service
         transaction.drop_newer(current)
+        current.held = sorted({*current.held, *(key for key, one in installed.items() if one.held)})
         current.save("rolling_back", self._clock(), request.lease + request.timeout)
         outcome.changed = True
         if cut_off:
@@ -313,9 +314,6 @@ class Worker:
         there = [name for name in new if name in installed]
         done = self.apt.put_back(kept, there, request.timeout, request.lock_timeout)
         after = self.apt.installed()
-        # apt-get takes the hold off what it puts back; who has set it meant what is to come
-        held = [key for key, one in installed.items() if one.held]
-        self.apt.mark("hold", [key for key in held if key in after])
         self._mark_as_before(current, after)
         wrong = transaction.differences(current.before, _versions(after))
         if wrong:
@@ -329,10 +327,11 @@ class Worker:
         return self._after(outcome, changes, after)
 
     def _mark_as_before(self, current: Transaction, installed: Mapping[str, Installed]) -> None:
-        """Mark the packages that were there before as automatic or manual again."""
+        """Mark packages as they were: automatic or manual, and held."""
         old = sorted({_change(one).key for one in current.changes} & installed.keys() & current.before.keys())
         self.apt.mark("auto", [name for name in old if name in current.automatic])
         self.apt.mark("manual", [name for name in old if name not in current.automatic])
+        self.apt.mark("hold", [name for name in current.held if name in installed])
 
     def _taken_over(self, outcome: Outcome, request: Request) -> Outcome:
         if outcome.current and not request.check_mode:

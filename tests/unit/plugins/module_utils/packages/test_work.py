@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,7 @@ class Table(Apt):
         super().__init__(run)
         self.table = {f"{name}:all": Installed(name, "all", now, name, now) for name, now in versions.items()}
         self.needs = needs or {}
-        self.offline = False
+        self.offline = self.killed = False
 
     def audit(self) -> str:
         return ""
@@ -68,7 +69,11 @@ class Table(Apt):
         self, files: Sequence[str], purge: Sequence[str], timeout: float, lock_timeout: float
     ) -> command.Result:
         for path in files:
-            self._set(*Path(path).name.split())
+            name, version = Path(path).name.split()
+            self._set(name, version)
+            self.table[f"{name}:all"] = replace(self.table[f"{name}:all"], held=False)  # as apt-get does
+        if self.killed:
+            raise KeyboardInterrupt
         return NOTHING
 
     def _set(self, name: str, version: str) -> None:
@@ -151,6 +156,18 @@ def test_a_reboot_that_is_not_finished_does_not_hide_it_either(host: Host) -> No
         host.roll_back()
     host.roll_back("run")
     assert host.apt.versions() == {"a": "1", "b": "1"} and host.stages() == ["rolled_back"]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_package_that_was_held_since_is_held_after_it_was_taken_back(host: Host, killed: bool) -> None:
+    host.apt.mark("hold", ["a:all", "b:all"])
+    host.apt.killed = killed
+    with pytest.raises(KeyboardInterrupt) if killed else contextlib.nullcontext():
+        host.roll_back()
+    host.apt.killed = False
+    host.roll_back()
+    assert host.apt.versions() == {"a": "1", "b": "1"} and host.stages() == ["rolled_back"]
+    assert all(one.held for one in host.apt.installed().values())
 
 
 def test_nothing_to_go_back_to_is_no_failure(tmp_path: Path) -> None:
