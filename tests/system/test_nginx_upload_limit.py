@@ -214,6 +214,7 @@ def test_a_run_killed_between_writing_and_reloading_is_finished_by_the_next(ngin
 
 def test_a_reload_that_nginx_ignores_is_a_failure(nginx: Nginx, restore: Any) -> None:
     """Another change waits on disk, with an address that is taken: nginx says 0 and keeps the old configuration."""
+    time.sleep(1)  # the workers of the test before have read what is there
     nginx.write("/etc/nginx/conf.d/other.conf", "server { listen 127.0.0.1:7099; server_name other.test; }\n")
     restore.run("lb1", ["systemctl", "stop", "holder.service"])
     nginx.sh("systemd-run", "--unit=holder", "/usr/bin/python3", "-m", "http.server", "--bind", "127.0.0.1", "7099")

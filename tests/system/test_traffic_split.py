@@ -483,7 +483,7 @@ def test_a_side_is_drained_to_the_last_request(balancers: Balancers, strategy: s
         request.getfixturevalue("fresh")
     node, host = ("lb2", HOST) if strategy == "haproxy" else ("lb1", f"{SITE[strategy]}.example.test")
     assert "failed" not in balancers.one(node, all_to(strategy, "blue"))
-    argv = ["python3", "/opt/lab/strict_client.py", "--url", f"http://{node}/hold?seconds=5", "--host-header", host]
+    argv = ["python3", "/opt/lab/strict_client.py", "--url", f"http://{node}/hold?seconds=9", "--host-header", host]
     argv += ["--connections", "20", "--rate", "40", "--seconds", "0.5", "--log", f"/tmp/drain-{strategy}"]
     clients: list[subprocess.CompletedProcess[str]] = []
     thread = threading.Thread(target=lambda: clients.append(balancers.lab.exec("ops1", argv)))
