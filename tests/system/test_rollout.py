@@ -395,23 +395,18 @@ def test_an_old_side_that_is_being_retired_gets_no_request_again(
 @pytest.mark.soak
 @pytest.mark.capability("B2")
 def test_a_side_that_was_stopped_takes_the_next_version(rollout: Rollout) -> None:
+    """And the one before again, as rollback names it as the way back."""
     rollout.idle_green()
     one_more(rollout)
     with rollout.clients() as clients:
-        code, output = rollout.release("blue_green", blue_green_retire="stop")
-        assert code == 0, output
-        code, output = rollout.release("blue_green", "1.1.1", blue_green_retire="stop")
-        assert code == 0, output
+        for version, active in (("1.1.0", "app2"), ("1.1.1", "app1"), ("1.1.0", "app2")):
+            code, output = rollout.release("blue_green", version, blue_green_retire="stop")
+            assert code == 0 and rollout.shares() == [f"lb1 {active}", f"lb2 {active}"], output
+            assert rollout.state(active)["current"]["version"] == version
+            asked = {node: ["systemctl", "is-active", "worklog-api"] for node in APPS}
+            states = {node: rollout.lab.exec(node, argv, check=False).stdout.strip() for node, argv in asked.items()}
+            assert states == {node: "active" if node == active else "inactive" for node in APPS}
     assert failed(clients) == 0, [client.result["messages"] for client in clients]
-    assert rollout.shares() == ["lb1 app1", "lb2 app1"]
-    for node, version in (("app1", "1.1.1"), ("app2", "1.1.0")):
-        assert rollout.state(node)["current"]["version"] == version
-    states = [
-        rollout.lab.exec(node, ["systemctl", "is-active", "worklog-api"], check=False).stdout.strip() for node in APPS
-    ]
-    assert states == ["active", "inactive"]
-    code, output = rollout.release("blue_green", "1.1.0")  # what rollback names as the way back
-    assert code == 0 and rollout.shares() == ["lb1 app2", "lb2 app2"], output
 
 
 LOST = """
