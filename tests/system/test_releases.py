@@ -261,6 +261,22 @@ def test_a_release_that_crashes_on_the_second_host_takes_the_first_one_back(
     )
 
 
+@pytest.mark.soak
+@pytest.mark.capability("B1")
+def test_a_new_host_whose_first_release_fails_is_as_it_was_and_takes_the_next(site: Site) -> None:
+    site.lab.exec("app1", ["systemctl", "stop", "worklog-api"])
+    site.lab.exec("app1", ["rm", "/srv/worklog/current"])
+    with site.watched() as clients:
+        code, output = site.upgrade("1.2.0")  # which crashes
+        assert code != 0 and "As before: app1 runs nothing, app2 runs 1.0.0" in " ".join(output.split()), output
+        assert not site.in_service() and site.state("app1")["under_way"] is None
+        assert site.lab.exec("app1", ["test", "-L", "/srv/worklog/current"], check=False).returncode
+        code, output = site.upgrade("1.1.0")
+        assert code == 0, output
+    print([client.result["failures"] for client in clients])
+    assert site.versions() == ["1.1.0", "1.1.0"] and not site.in_service()
+
+
 def kill_and_resume(
     site: Site,
     node: str,
