@@ -49,7 +49,7 @@ fill_venv() {
   stamp=$(cat "$2" requirements-test.txt | sha256sum | cut -d' ' -f1)-$root/$1
   if [ "$(cat "$1/.stamp" 2>/dev/null || true)" != "$stamp" ]; then
     say "installing Python packages of $2 into $1"
-    .venv/bin/uv pip install --quiet --python "$1/bin/python" -r "$2" ||
+    .venv/bin/uv pip install --quiet --compile-bytecode --python "$1/bin/python" -r "$2" ||
       die "the packages of $2 could not be installed into $1. Is a Python package index reachable? See the message above."
     printf '%s\n' "$stamp" >"$1/.stamp"
   fi

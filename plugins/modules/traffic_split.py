@@ -208,7 +208,7 @@ options:
   drain_timeout_action:
     description:
       - What happens when requests are still under way then. V(fail) fails and puts the old division back if this call
-        has changed it. V(continue) goes on with a finding that says how many there are.
+        has changed it. V(continue) goes on with a finding that says how many there are, or why they cannot be counted.
     type: str
     choices: [fail, continue]
     default: fail

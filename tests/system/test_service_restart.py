@@ -309,9 +309,13 @@ def test_what_is_not_ready_in_time_has_failed(
     scratch: Scratch, running: int, config: dict[str, Any], arguments: dict[str, Any], words: str
 ) -> None:
     scratch.configure("scratch", **config)
-    result = scratch.call("scratch", timeout=3, **arguments)
-    assert result["failed"] and not result["refused"] and result["changed"]
-    assert "not ready within 3 s" in result["msg"] and words in result["msg"]
+    for seconds in (3, 30):  # a busy machine may take more than three to begin to answer at all
+        result = scratch.call("scratch", timeout=seconds, **arguments)
+        assert result["failed"] and not result["refused"] and result["changed"]
+        assert f"not ready within {seconds} s" in result["msg"]
+        if words in result["msg"]:
+            break
+    assert words in result["msg"]
     assert result["serving"] is False and result["cause"] == "unknown"
 
 

@@ -72,7 +72,8 @@ def carry_out(
         changed = target is not before and balancer.differs(before, target)
         draining = _draining(request, sides, target)
         outcome = Outcome(changed, before, target, balancer.findings)
-        outcome.in_flight = {side.name: _count(balancer, side, side in draining) for side in sides}
+        must = draining if request.drain_fails else []
+        outcome.in_flight = {side.name: _count(balancer, side, side in must) for side in sides}
         outcome.diff = balancer.diff(before, target)
     except TrafficError as error:
         raise TrafficError(str(error), refused=True, **error.details) from error
@@ -151,9 +152,16 @@ def _count(balancer: Balancer, side: Side, must: bool) -> int | None:
 
 
 def _drain(request: Request, system: System, balancer: Balancer, side: Side, outcome: Outcome) -> None:
-    drained = wait_drained(
-        side.name, lambda: balancer.in_flight(side), request.drain_timeout, system.sleep, system.monotonic
-    )
+    try:
+        drained = wait_drained(
+            side.name, lambda: balancer.in_flight(side), request.drain_timeout, system.sleep, system.monotonic
+        )
+    except TrafficError as error:
+        if request.drain_fails:
+            raise
+        message = f"what is under way on {side.name} cannot be counted ({error}); stopping it now may cut requests"
+        balancer.findings.append(Finding("traffic.drain", side.name, "warning", message))
+        return
     outcome.drained.append(drained.as_dict())
     if drained.left:
         message = (

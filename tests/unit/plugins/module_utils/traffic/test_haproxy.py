@@ -20,7 +20,7 @@ from ansible_collections.worklog.maintenance.plugins.module_utils.command import
 from ansible_collections.worklog.maintenance.plugins.module_utils.nginx.instance import System
 from ansible_collections.worklog.maintenance.plugins.module_utils.traffic import haproxy_api, work
 from ansible_collections.worklog.maintenance.plugins.module_utils.traffic.balancer import Request
-from ansible_collections.worklog.maintenance.plugins.module_utils.traffic.haproxy import find_program
+from ansible_collections.worklog.maintenance.plugins.module_utils.traffic.haproxy import Haproxy, find_program
 from ansible_collections.worklog.maintenance.plugins.module_utils.traffic.probe import MarkedProbe
 from ansible_collections.worklog.maintenance.plugins.module_utils.traffic.split import Side, TrafficError
 
@@ -341,6 +341,21 @@ def test_draining_waits_for_the_last_one(setting: Setting) -> None:
     done = setting.call(sides(0, 100), drain=["blue"], drain_timeout=1, drain_fails=False)
     (finding,) = (one for one in done.findings if one.check == "traffic.drain")
     assert finding.observed == 20 and setting.weights() == [0, 100]
+
+
+def test_what_cannot_be_counted_does_not_keep_the_traffic_where_it_must_not_stay(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_self: Haproxy, _side: Side) -> int:
+        raise TrafficError("no counts")
+
+    monkeypatch.setattr(Haproxy, "in_flight", gone)
+    with pytest.raises(TrafficError, match="no counts"):
+        setting.call(sides(0, 100), drain=["blue"])
+    assert setting.weights() == [1, 1]
+    done = setting.call(sides(0, 100), drain=["blue"], drain_fails=False)
+    (finding,) = (one for one in done.findings if one.check == "traffic.drain")
+    assert "cannot be counted (no counts)" in finding.message and setting.weights() == [0, 100]
 
 
 def test_every_process_has_weights_of_its_own(setting: Setting) -> None:
