@@ -50,6 +50,10 @@ molecule: venv engine ## every Molecule scenario
 system: venv engine ## tests on new copies of the lab, through ansible-playbook and ansible-runner
 	python -m pytest tests/system -n 3 --dist loadfile --no-loadscope-reorder --junitxml=build/reports/system.xml
 
+.PHONY: again
+again: venv engine
+	python -m pytest tests/system --last-failed --last-failed-no-failures none --junitxml=build/reports/again.xml
+
 .PHONY: soak
 soak: venv engine ## long campaigns of faults from fixed seeds, with their counts
 	KILLS=20 python -m pytest tests/system -m 'soak or campaign' -s --junitxml=build/reports/soak.xml

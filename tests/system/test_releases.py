@@ -277,6 +277,23 @@ def test_a_new_host_whose_first_release_fails_is_as_it_was_and_takes_the_next(si
     assert site.versions() == ["1.1.0", "1.1.0"] and not site.in_service()
 
 
+@pytest.mark.soak
+@pytest.mark.capability("B1")
+def test_a_first_release_on_all_hosts_says_what_to_add_and_then_takes_them_at_once(site: Site) -> None:
+    text = (ROOT / "inventories/lab/group_vars/all/releases.yml").read_text(encoding="utf-8")
+    site.defined["worklog-api"]["gate"] = yaml.safe_load(text)["release_applications"]["worklog-api"]["gate"]
+    for node in APPS:
+        site.lab.exec(node, ["systemctl", "stop", "worklog-api"])
+        site.lab.exec(node, ["rm", "/srv/worklog/current"])
+    code, output = site.upgrade("1.1.0")
+    said = " ".join(output.split())
+    assert code != 0 and "down by its check" in said and "release_serial=100%" in said, output
+    assert "As before: app1 runs nothing, app2 runs nothing" in said and not site.in_service(), output
+    code, output = site.upgrade("1.1.0", release_serial="100%")
+    assert code == 0, output
+    assert site.versions() == ["1.1.0", "1.1.0"] and not site.in_service()
+
+
 def kill_and_resume(
     site: Site,
     node: str,
