@@ -21,6 +21,7 @@ from ansible.utils.vars import load_extra_vars
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 PLAYBOOKS = ROLES.parent / "playbooks"
+KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
 class ActionModule(ActionBase):
@@ -103,7 +104,16 @@ class ActionModule(ActionBase):
                 except AnsibleError as error:
                     yield f"the value of '{name}' cannot be worked out: {error}"
                     return
-        yield from ArgumentSpecValidator(specification).validate(values).error_messages
+        for message in ArgumentSpecValidator(specification).validate(values).error_messages:
+            yield _plain(message, values)
+
+
+def _plain(message: str, values: Mapping[str, Any]) -> str:
+    """Return the message of the validator; a value of the wrong kind is shown instead of classes of Python."""
+    found = re.match(r"argument '(\w+)' is of type .* unable to convert to (\w+): ", message)
+    if found and found[1] in values and found[2] in KINDS:
+        return f"{found[1]} is '{values[found[1]]}'; give {KINDS[found[2]]}"
+    return message
 
 
 def _role_options(role: str) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def test_good_input_passes(tmp_path: Path) -> None:
     ("target", "options", "extra", "sentence"),
     [
         ("ap1", {}, "{}", "no host of the inventory matches 'ap1'; did you mean 'app1'?"),
-        ("app", {"speed": {"type": "int"}}, '{"speed": "fast"}', "app1, app2:"),
+        ("app", {"speed": {"type": "int"}}, '{"speed": "fast"}', "app1, app2: speed is 'fast'; give a whole number"),
         ("app", {"speed": {"type": "int", "choices": [1, 2]}}, '{"speed": "3"}', "value of speed must be one of: 1, 2"),
         ("app", {"unit": {"type": "str", "required": True}}, "{}", "missing required arguments: unit"),
         ("app", {"unit": {"type": "str"}}, '{"unit": "{{ nowhere }}"}', "the value of 'unit' cannot be worked out"),
