@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ansible import context
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
@@ -21,6 +22,7 @@ from ansible.utils.vars import load_extra_vars
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 PLAYBOOKS = ROLES.parent / "playbooks"
+COLLECTION = "worklog.maintenance."
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
@@ -78,18 +80,22 @@ class ActionModule(ActionBase):
         return names
 
     def _misspelt(self, known: list[str], prefix: str) -> Iterator[str]:
-        """Yield what was typed with -e and is nearly one of the variables that do not begin with the prefix."""
-        known = [name for name in known if not name.startswith(prefix)]
+        """Yield what was typed with -e, does not begin with the prefix, and is nearly a variable or looks like one."""
+        others = [name for name in known if not name.startswith(prefix)]
         for name in set(load_extra_vars(self._loader)).difference(known):
-            if not name.startswith(prefix) and _suggestion(name, known, 0.85) and not _is_of_a_role(name):
+            if name.startswith(prefix) or _is_of_a_role(name):
+                continue
+            if _suggestion(name, others, 0.85):
+                yield f"-e: there is no variable '{name}'{_suggestion(name, others)}"
+            elif any(name.startswith(f"{playbook}_") and not _is_in(playbook, name) for playbook in _running()):
                 yield f"-e: there is no variable '{name}'{_suggestion(name, known)}"
 
     def _problems(
         self, specification: Mapping[str, Any], prefix: str | None, variables: Mapping[str, Any]
     ) -> Iterator[str]:
         if prefix:
-            # Those of a role or playbook whose name begins with the name of this one are its own.
-            names = [path.stem for path in (*ROLES.iterdir(), *PLAYBOOKS.glob("*.yml"))]
+            # Those of a role or playbook whose name begins with that of this one are its own, unless it is what runs.
+            names = {path.stem for path in (*ROLES.iterdir(), *PLAYBOOKS.glob("*.yml"))}.difference(_running())
             others = tuple(f"{name}_" for name in names if name.startswith(prefix))
             for name in sorted(variables):
                 if name.startswith(others):
@@ -123,6 +129,19 @@ def _role_options(role: str) -> dict[str, Any]:
         raise AnsibleActionFail(f"role: there is no role '{role}' with an argument specification") from error
     options: dict[str, Any] = yaml.safe_load(text)["argument_specs"]["main"].get("options", {})
     return options
+
+
+def _running() -> list[str]:
+    """Return the names of this collection's playbooks that ansible-playbook was called with."""
+    called = [str(one) for one in context.CLIARGS.get("args") or ()]
+    names = [Path(one).stem for one in called if Path(one).resolve().parent == PLAYBOOKS]
+    names += [one.removeprefix(COLLECTION) for one in called if one.startswith(COLLECTION)]
+    return [name for name in names if (PLAYBOOKS / f"{name}.yml").exists()]
+
+
+def _is_in(playbook: str, name: str) -> bool:
+    text = (PLAYBOOKS / f"{playbook}.yml").read_text(encoding="utf-8")
+    return re.search(rf"\b{re.escape(name)}\b", text) is not None
 
 
 def _is_of_a_role(name: str) -> bool:

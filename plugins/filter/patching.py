@@ -25,14 +25,32 @@ def patch_window(
     from ansible_collections.worklog.maintenance.plugins.module_utils.packages import window
 
     try:
+        seconds = units.duration(cutoff)
+    except ValueError as error:
+        raise AnsibleFilterError(f"patch_window: the cutoff '{cutoff}' is not {error}") from error
+    try:
         windows = [windows] if isinstance(windows, str) else windows  # as a survey of AWX gives it
         blackout = blackout.split(",") if isinstance(blackout, str) else blackout
         moment = datetime.fromisoformat(now) if now else datetime.now(timezone.utc)
         dates = [str(one) for one in blackout if one]  # YAML makes dates of them
-        verdict = window.judge([one for one in windows if one], dates, zone, moment, units.duration(cutoff))
+        verdict = window.judge([one for one in windows if one], dates, zone, moment, seconds)
     except ValueError as error:
         raise AnsibleFilterError(f"patch_window: {error}") from error
     return {"open": verdict.open, "message": verdict.message}
+
+
+def patch_windows_wrong(hosts: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return what cannot be understood of the windows in the variables of hosts, each with the names of the hosts."""
+    wrong: dict[str, list[str]] = {}
+    for host in hosts:
+        try:
+            patch_window(
+                host.get("patch_windows") or (), host.get("patch_blackout") or (), host.get("patch_timezone") or "UTC",
+                host.get("patch_window_cutoff") or 0,
+            )  # fmt: skip
+        except AnsibleFilterError as error:
+            wrong.setdefault(str(error).partition(": ")[2], []).append(str(host["inventory_hostname"]))
+    return [f"{', '.join(names)}: {words}" for words, names in wrong.items()]
 
 
 def patch_manifest(
@@ -97,4 +115,9 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Return the filters by name."""
-        return {"patch_manifest": patch_manifest, "patch_plan": patch_plan, "patch_window": patch_window}
+        return {
+            "patch_manifest": patch_manifest,
+            "patch_plan": patch_plan,
+            "patch_window": patch_window,
+            "patch_windows_wrong": patch_windows_wrong,
+        }

@@ -586,7 +586,7 @@ def test_what_staging_has_proven_is_what_production_gets(fresh: Site, tmp_path: 
     altered = fresh.lab.module("lb1", "package_state", manifest=content)
     assert altered["failed"] and "it was altered after it was made" in altered["msg"], altered
     done = fresh.patch("lb1", patch_manifest="/nowhere/manifest.json")
-    assert done.returncode == 2 and "must be on the controller (/nowhere/manifest.json)" in done.stdout, tail(done)
+    assert done.returncode == 2 and "/nowhere/manifest.json is not on the controller" in done.stdout, tail(done)
     shown = fresh.patch("lb1", "patch", "--check", patch_manifest=str(manifest), patch_deny="wl-demo")
     words = "lb1: nothing: nothing is to be done; not what was proven (in brackets): wl-demo:all 1.0 (1.1)"
     assert shown.returncode == 0 and told(shown, "lb1") == words, tail(shown)

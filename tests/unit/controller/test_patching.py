@@ -36,6 +36,17 @@ def test_what_cannot_be_understood_is_named() -> None:
     assert patching.patch_manifest({}, "1h") == {"refused": "nothing was proven: there is no host"}
 
 
+def test_windows_that_are_none_are_told_once_with_their_hosts() -> None:
+    good = {"inventory_hostname": "app1", "patch_windows": "Sun 02:00-05:00", "patch_blackout": "2026-12-24"}
+    late = [{"inventory_hostname": name, "patch_windows": ["nightly"]} for name in ("app2", "app3")]
+    short = {"inventory_hostname": "db1", "patch_window_cutoff": "soon"}
+    found = patching.patch_windows_wrong([good, *late, short])
+    assert [one.partition(";")[0] for one in found] == [
+        "app2, app3: 'nightly' is not a window",
+        "db1: the cutoff 'soon' is not a number of seconds, or a text such as 90m, 26h or 7d",
+    ]
+
+
 DIFFERENCES = [
     {"package": "openssl:all", "here": "1", "proven": "2"},
     {"package": "b:all", "here": "1", "proven": "2"},

@@ -26,12 +26,17 @@ INVENTORY: dict[str, Any] = {
 
 def play(tmp_path: Path, tasks: list[dict[str, Any]], *arguments: str, hosts: str = "localhost") -> tuple[int, str]:
     """Run the tasks and return the exit code and everything that was printed."""
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([{"hosts": hosts, "gather_facts": False, "tasks": tasks}]))
+    return playbook(tmp_path, str(tmp_path / "play.yml"), *arguments)
+
+
+def playbook(tmp_path: Path, *arguments: str) -> tuple[int, str]:
+    """Run a playbook on the inventory, and return the exit code and everything that was printed."""
     (tmp_path / "ansible.cfg").write_text("[defaults]\n")
     (tmp_path / "inventory.yml").write_text(yaml.safe_dump(INVENTORY))
-    (tmp_path / "play.yml").write_text(yaml.safe_dump([{"hosts": hosts, "gather_facts": False, "tasks": tasks}]))
     program = Path(sys.executable).parent / "ansible-playbook"
     done = subprocess.run(
-        [str(program), "-i", str(tmp_path / "inventory.yml"), str(tmp_path / "play.yml"), *arguments],
+        [str(program), "-i", str(tmp_path / "inventory.yml"), *arguments],
         check=False,
         capture_output=True,
         text=True,
@@ -93,6 +98,15 @@ def test_a_misspelt_variable_of_the_role_is_refused(tmp_path: Path, variable: st
     needed = {"nginx_upload_limit_limit": "50m", "nginx_upload_limit_servers": [{"name": "a.example"}]}
     _unused, output = play(tmp_path, tasks, "-e", json.dumps({**needed, variable: "1m"}))
     assert (f"there is no variable '{variable}'" not in " ".join(output.split())) is accepted
+
+
+@pytest.mark.parametrize(
+    ("name", "typed"),
+    [("upload_limit", "upload_limit_size"), ("patch_rollback", "patch_rollback_id"), ("patch", "patch_id")],
+)
+def test_what_looks_like_a_variable_of_the_playbook_that_runs_is_refused(tmp_path: Path, name: str, typed: str) -> None:
+    code, output = playbook(tmp_path, f"worklog.maintenance.{name}", "-e", f"target=app {typed}=1", "--check")
+    assert code != 0 and f"there is no variable '{typed}'" in " ".join(output.split()), output
 
 
 def test_an_unknown_role_is_named(tmp_path: Path) -> None:
