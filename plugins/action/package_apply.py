@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.worklog.maintenance.plugins.plugin_utils.run import ended, run_id
+from ansible_collections.worklog.maintenance.plugins.plugin_utils.run import about, ended, run_id
 
 
 class ActionModule(ActionBase):
@@ -22,6 +22,8 @@ class ActionModule(ActionBase):
         variables = task_vars or {}
         super().run(tmp, variables)
         arguments = {"owner": run_id(variables), **self._task.args}
+        if arguments.get("record"):
+            arguments["record"] = {**about(variables), **arguments["record"]}
         result = self._call(arguments, variables)
         if result.get("failed") and ended(str(result.get("locked_by", ""))):
             result = self._call({**arguments, "ended_owner": result["locked_by"]}, variables)

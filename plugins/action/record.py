@@ -6,11 +6,10 @@
 
 from __future__ import annotations
 
-import platform
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.worklog.maintenance.plugins.plugin_utils.run import run_id, started, user
+from ansible_collections.worklog.maintenance.plugins.plugin_utils.run import about
 
 
 class ActionModule(ActionBase):
@@ -22,14 +21,8 @@ class ActionModule(ActionBase):
         """Run the module with the run's identifier, its start and its owner."""
         variables = task_vars or {}
         super().run(tmp, variables)
-        arguments = {
-            "run_id": run_id(variables),
-            "started_at": f"{started():%Y-%m-%dT%H:%M:%SZ}",
-            "by": user(variables),
-            "controller": platform.node(),
-            "host": variables.get("inventory_hostname"),
-        }
-        arguments.update(self._task.args)
         return self._execute_module(
-            module_name="worklog.maintenance.record", module_args=arguments, task_vars=variables
+            module_name="worklog.maintenance.record",
+            module_args={**about(variables), **self._task.args},
+            task_vars=variables,
         )

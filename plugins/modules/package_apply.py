@@ -43,6 +43,44 @@ options:
         service has to start again and the host has not to either. Else it stays open, as without this option.
     type: bool
     default: false
+  record:
+    description:
+      - With O(finish), leave this record as M(worklog.maintenance.record) does, when the change is finished in the same
+        call. Its result is V(ok); what happened, the configuration files and the findings are added.
+      - RV(record) tells that it was left. One that cannot be written does not fail a change that was made.
+    type: dict
+    suboptions:
+      what:
+        description: As O(worklog.maintenance.record#module:what).
+        type: str
+        required: true
+      subject:
+        description: As O(worklog.maintenance.record#module:subject).
+        type: str
+      findings:
+        description: As O(worklog.maintenance.record#module:findings), those that were known before.
+        type: list
+        elements: dict
+        default: []
+      details:
+        description: As O(worklog.maintenance.record#module:details).
+        type: dict
+        default: {}
+      run_id:
+        description: Filled in by itself.
+        type: str
+      started_at:
+        description: Filled in by itself.
+        type: str
+      by:
+        description: Filled in by itself.
+        type: str
+      controller:
+        description: Filled in by itself.
+        type: str
+      host:
+        description: Filled in by itself.
+        type: str
   compare:
     description:
       - With O(state=finished), compare the services with how they were when the change was prepared.
@@ -192,6 +230,10 @@ conffiles:
     the host (C(kept)).
   returned: success
   type: dict
+record:
+  description: The record that was left, as RV(worklog.maintenance.record#module:record).
+  returned: with O(record), when the change is finished
+  type: dict
 findings:
   description: >-
     What an operator should know, each with check, subject, severity, observed, limit, unit, message and advice.
@@ -208,10 +250,11 @@ locked_by:
   type: str
 """
 
+import contextlib
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.worklog.maintenance.plugins.module_utils import command
+from ansible_collections.worklog.maintenance.plugins.module_utils import command, finding, record
 from ansible_collections.worklog.maintenance.plugins.module_utils.packages import transaction, work
 from ansible_collections.worklog.maintenance.plugins.module_utils.packages.apt import Apt
 from ansible_collections.worklog.maintenance.plugins.module_utils.packages.model import Change, PackageError
@@ -246,6 +289,19 @@ def request_of(given: dict[str, Any], check_mode: bool) -> work.Request:
     )
 
 
+def leave_record(given: dict[str, Any], known: list[finding.Finding], outcome: work.Outcome) -> dict[str, Any]:
+    """Leave a record of a change that was made and is finished, and return it.
+
+    :raises RecordError: when it cannot be written.
+    """
+    given["details"].update(message=outcome.message, conffiles=outcome.conffiles)
+    given["started"] = given.pop("started_at")
+    findings = known + [one for one in outcome.findings if one not in known]
+    line = record.line(**{**given, "result": "ok", "findings": findings})
+    record.append(record.PATH, line)
+    return line
+
+
 def main() -> None:
     """Entry point of the module."""
     module = AnsibleModule(
@@ -271,6 +327,18 @@ def main() -> None:
             "timeout": {"type": "float", "default": 3600},
             "lock_timeout": {"type": "float", "default": 60},
             "keep": {"type": "int", "default": 3},
+            "record": {
+                "type": "dict",
+                "options": {
+                    "what": {"type": "str", "required": True},
+                    "findings": {"type": "list", "elements": "dict", "default": []},
+                    "details": {"type": "dict", "default": {}},
+                    **{
+                        name: {"type": "str"}
+                        for name in ("subject", "run_id", "started_at", "by", "controller", "host")
+                    },
+                },
+            },
             "owner": {"type": "str"},
             "ended_owner": {"type": "str"},
         },
@@ -278,6 +346,10 @@ def main() -> None:
     )
     if not command.which("apt-get"):
         module.fail_json(msg="this host has no apt-get; packages are changed with apt only", refused=True)
+    try:
+        known = [finding.from_dict(one) for one in (module.params["record"] or {}).get("findings", ())]
+    except ValueError as error:
+        module.fail_json(msg=f"record: findings: {error}", refused=True)
     try:
         worker = work.Worker(Apt(), command.run)
         request = request_of(module.params, module.check_mode)
@@ -297,6 +369,9 @@ def main() -> None:
     result: dict[str, Any] = {"changed": outcome.changed, "message": outcome.message, "transaction": current}
     result.update(restart=outcome.restart, reboot=outcome.reboot, conffiles=outcome.conffiles)
     result["findings"] = [one.as_dict() for one in outcome.findings]
+    if module.params["record"] and current and current["stage"] == "finished":
+        with contextlib.suppress(record.RecordError):  # the change was made; without it in the result it is tried again
+            result["record"] = leave_record(module.params["record"], known, outcome)
     for one in outcome.findings:
         if one.check == "packages.one_way":
             module.warn(one.message)

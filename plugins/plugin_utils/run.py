@@ -29,6 +29,17 @@ def user(variables: Mapping[str, Any]) -> str:
     return named or os.environ.get("SUDO_USER") or getpass.getuser()
 
 
+def about(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a record says of the run, as the options of M(worklog.maintenance.record)."""
+    return {
+        "run_id": run_id(variables),
+        "started_at": f"{started():%Y-%m-%dT%H:%M:%SZ}",
+        "by": user(variables),
+        "controller": platform.node(),
+        "host": variables.get("inventory_hostname"),
+    }
+
+
 def ended(identifier: str) -> bool:
     """Tell whether a run was started by a process of this controller that is no longer there."""
     node, _dash, process = identifier.rpartition("-")[0].rpartition("-")

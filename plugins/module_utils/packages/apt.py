@@ -34,6 +34,7 @@ DPKG = ["--force-confdef", "--force-confold"]
 ARCHIVES = "/var/cache/apt/archives"
 EXTENDED_STATES = "/var/lib/apt/extended_states"
 LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock", f"{ARCHIVES}/lock")
+STATUS = "/var/lib/dpkg/status"
 UPDATES = "/var/lib/dpkg/updates"
 #: Seconds for what only reads.
 QUESTION = 120.0
@@ -230,6 +231,11 @@ class Apt:
         codename = release().get("codename", "")
         suite = [f"--suite={codename}"] if codename else []
         return cves.parse_debsecan(self._read(["debsecan", *suite, "--only-fixed", "--format=summary"], fail=False))
+
+    def status(self) -> tuple[int, int]:
+        """Return what tells whether dpkg has changed anything: it writes its status anew, under another name."""
+        found = os.stat(STATUS)
+        return found.st_ino, found.st_mtime_ns
 
     # -- what changes the host ----------------------------------------------------------------------------------------
 

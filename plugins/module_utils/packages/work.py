@@ -110,7 +110,7 @@ class Worker:
         self._clock = clock
         self._root = root
 
-    def prepare(self, request: Request) -> Outcome:
+    def prepare(self, request: Request, *, fetch: bool = True) -> Outcome:
         """Hold what is to be held, keep the old packages, load the new ones, and write down what is there."""
         outcome = Outcome(current=transaction.last(self._root))
         if outcome.current and outcome.current.open:
@@ -165,7 +165,8 @@ class Worker:
             if not request.without_rollback:
                 raise PackageError(f"{words}; {advice}")
             outcome.findings.append(Finding("packages.kept", ", ".join(lost), "warning", words, advice=advice))
-        self.apt.fetch(changes, request.timeout)
+        if fetch:
+            self.apt.fetch(changes, request.timeout)
         current.before = _versions(installed)
         current.automatic = sorted(one.key for one in installed.values() if one.automatic)
         current.services = needs.services(self._run)
@@ -177,11 +178,23 @@ class Worker:
         return outcome
 
     def change(self, request: Request) -> Outcome:
-        """Prepare and apply, for who has nothing to do between."""
-        ready = self.prepare(request)
+        """Prepare and apply, for who has nothing to do between; apt-get loads everything before it has dpkg begin.
+
+        :raises PackageError: as those do; when dpkg has not begun, nothing was touched, and nothing is left open.
+        """
+        ready = self.prepare(request, fetch=False)
         if request.check_mode or ready.current is None or ready.current.stage not in transaction.OPEN:
             return ready
-        done = self.apply(request)
+        stage, status = ready.current.stage, self.apt.status()
+        try:
+            done = self.apply(request)
+        except transaction.Locked:
+            raise
+        except (PackageError, command.CommandError) as error:
+            if getattr(error, "refused", False) or stage != "prepared" or self.apt.status() != status:
+                raise
+            ready.current.save("dropped", self._clock(), 0, str(error))
+            raise PackageError(f"nothing was changed: {error}") from error
         done.findings = ready.findings + done.findings
         done.changed |= ready.changed
         return done

@@ -33,7 +33,7 @@ class Table(Apt):
         super().__init__(run)
         self.table = {f"{name}:all": Installed(name, "all", now, name, now) for name, now in versions.items()}
         self.needs = needs or {}
-        self.offline = self.killed = False
+        self.offline = self.breaks = self.killed = False
 
     def audit(self) -> str:
         return ""
@@ -60,8 +60,13 @@ class Table(Apt):
         if self.offline:
             raise command.CommandError("it did not end", ["apt-get"])
 
+    def status(self) -> tuple[int, int]:
+        return 1, hash(tuple(self.table.values()))
+
     def install(self, changes: Sequence[Change], timeout: float, lock_timeout: float) -> command.Result:
-        for one in changes:
+        if self.offline:
+            return command.Result(("apt-get",), 100, "", "E: Unable to fetch some archives", 1.0)
+        for one in changes[: 1 if self.breaks else None]:
             self._set(one.name, one.after)
         return NOTHING
 
@@ -124,10 +129,22 @@ def host(tmp_path: Path) -> Host:
 def test_a_run_that_failed_before_it_began_takes_nothing_back(host: Host) -> None:
     host.apt.offline = True
     with pytest.raises(command.CommandError):
+        host.worker.prepare(Request([change("b", "1", "2")], "run"))
+    with pytest.raises(PackageError, match="nothing was changed: .*Unable to fetch some archives") as caught:
         host.patch(change("b", "1", "2"))
+    assert caught.value.refused
     with pytest.raises(PackageError, match="so nothing is put back"):
         host.roll_back(unfinished=True)
-    assert host.apt.versions() == {"a": "2", "b": "1"} and host.stages() == ["finished"]
+    assert host.apt.versions() == {"a": "2", "b": "1"} and host.stages() == ["finished", "dropped"]
+
+
+def test_a_change_that_dpkg_has_begun_is_open_when_it_fails(host: Host) -> None:
+    host.apt.breaks = True
+    with pytest.raises(PackageError, match="the change has failed: b:all is 1") as caught:
+        host.begin(change("a", "2", "3"), change("b", "1", "2"))
+    assert not caught.value.refused and host.stages() == ["finished", "applying"]
+    host.roll_back("run", unfinished=True)
+    assert host.apt.versions() == {"a": "2", "b": "1"}
 
 
 def test_a_run_that_failed_on_the_way_takes_its_own_change_back(host: Host) -> None:
