@@ -116,6 +116,7 @@ def test_six_nodes_are_patched_without_a_lost_request_and_taken_back(fresh: Site
         assert done.returncode == 0, tail(done)
         assert fresh.each(NODES, fresh.version) == dict.fromkeys(NODES, "ii 1.1")
         records = fresh.each(NODES, fresh.record)
+        kept = fresh.each(NODES, lambda node: len(fresh.sh(node, "cat", RECORDS).splitlines()))
         back = fresh.patch("app", "patch_rollback")
     assert back.returncode == 0, tail(back)
     for client in (nginx, haproxy):
@@ -123,6 +124,9 @@ def test_six_nodes_are_patched_without_a_lost_request_and_taken_back(fresh: Site
     assert {node: one["details"]["batch"] for node, one in records.items()} == {
         "ops1": 1, "app1": 2, "app2": 3, "db1": 3, "lb1": 3, "lb2": 3,
     }  # fmt: skip
+    assert kept == dict.fromkeys(NODES, 1), "one record each, whoever leaves it"
+    assert len({tuple(sorted(one["details"])) for one in records.values()}) == 1, records
+    assert len({(one["run_id"], one["by"], one["what"], one["subject"]) for one in records.values()}) == 1, records
     change = {one["name"]: one for one in records["app1"]["details"]["changes"]}
     assert change["wl-demo"]["cves"] == ["CVE-2026-10001"] and change["wl-demo-data"]["from"] is None
     assert records["app1"]["details"]["conffiles"] == {"changed": ["/etc/wl-demo.conf"], "kept": []}
@@ -485,17 +489,21 @@ def test_the_call_that_makes_a_change_finishes_it_only_when_all_is_well_and_noth
         fresh.offer("1.0", "1.1", version, nodes=["ops1"])
         changes = fresh.lab.module("ops1", "package_state", refresh=True, include_installed=False)["changes"]
         given = {"prepare": True, "finish": True, "changes": changes, "settle": 5, "watch": watch}
+        given["record"] = {"what": "patch", "details": {"batch": 7}}
         return dict(fresh.lab.module("ops1", "package_apply", state="applied", **given))
 
     done = apply("1.1", 0.5)
     assert done["transaction"]["stage"] == "finished" == fresh.stage("ops1")["stage"], done
+    left = fresh.record("ops1")
+    assert left == done["record"] and (left["details"]["batch"], left["details"]["message"]) == (7, done["message"])
     done = apply("1.5", 6)  # its service crashes three seconds after it is up
     assert done["failed"] and not done["refused"] and "wl-demo" in done["msg"], done
     assert fresh.stage("ops1")["stage"] == "applied" and fresh.version("ops1") == "ii 1.5"
     for state in ("rolled_back", "finished"):
         fresh.lab.module("ops1", "package_apply", state=state)
     done = apply("1.6", 0.5)
-    assert done["reboot"] and done["transaction"]["stage"] == "applied", done
+    assert done["reboot"] and done["transaction"]["stage"] == "applied" and "record" not in done, done
+    assert fresh.record("ops1") == left
     done = fresh.lab.module("ops1", "package_apply", state="finished")
     assert done["transaction"]["stage"] == "finished", done
 
