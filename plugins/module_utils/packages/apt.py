@@ -206,7 +206,7 @@ class Apt:
     ) -> list[Change]:
         """Return the changes with the CVEs that they fix and their age, as far as data or changelogs tell."""
         details, files = self.details(changes), self.files(changes)
-        listed = {} if data else self._debsecan()
+        listed = {} if data or not changes else self._debsecan()
         explained = []
         for change in changes:
             found, age, old = set(listed.get(change.name, ())), change.age, installed.get(change.key)
