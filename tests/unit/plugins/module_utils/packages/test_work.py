@@ -130,7 +130,7 @@ def test_a_run_that_failed_before_it_began_takes_nothing_back(host: Host) -> Non
     host.apt.offline = True
     with pytest.raises(command.CommandError):
         host.worker.prepare(Request([change("b", "1", "2")], "run"))
-    with pytest.raises(PackageError, match="nothing was changed: .*Unable to fetch some archives") as caught:
+    with pytest.raises(PackageError, match=r"nothing was changed: .*Unable to fetch some archives") as caught:
         host.patch(change("b", "1", "2"))
     assert caught.value.refused
     with pytest.raises(PackageError, match="so nothing is put back"):
