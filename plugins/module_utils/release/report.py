@@ -166,10 +166,19 @@ def summary(found: Sequence[Run]) -> str:
 
 def _restored(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {item}" for name, item in value.items() if item)
+        return ", ".join(f"{name}: {_share(item)}" for name, item in value.items() if item)
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value))
     return "" if value is None else str(value)
+
+
+def _share(item: Any) -> str:
+    """Return one thing that was restored; of the traffic, the share of each side."""
+    if isinstance(item, Mapping):
+        return " and ".join(
+            f"{name} {part:g} %" if isinstance(part, (int, float)) else f"{name} {part}" for name, part in item.items()
+        )
+    return str(item)
 
 
 def _safe(value: object) -> str:

@@ -28,7 +28,7 @@ BAD = record(
     details={
         "version": "1.1.0", "previous": "1.0.0", "reason": "faster search",
         "message": "<script>alert(1)</script> & 20 % failed",
-        "restored": {"code": "releases/1.0.0", "traffic": "blue 100 %", "data": ""},
+        "restored": {"code": "releases/1.0.0", "traffic": {"blue": 90.0, "green": 10}, "data": ""},
         "requests": {"failed": 12, "seen": 60},
     },
     findings=[
@@ -62,7 +62,7 @@ def test_everything_that_is_known_is_told_in_both_languages() -> None:
     text = report.text(report.runs([BAD]), "Releases")
     for line in (
         "What / 内容: canary, 1.0.0 -> 1.1.0",
-        "What was restored / 恢复内容: code: releases/1.0.0, traffic: blue 100 %",
+        "What was restored / 恢复内容: code: releases/1.0.0, traffic: blue 90 % and green 10 %",
         "Time to restore / 恢复用时: 0.8 s",
         "Failed requests of the new version / 新版本失败请求: 12 / 60",
         "critical: 12 of 60 requests failed",
